@@ -1,0 +1,5 @@
+//! pyvorin-recovery
+pub mod boot;
+pub mod config;
+pub mod edge;
+pub mod sqlite;
