@@ -1,7 +1,7 @@
 //! Validated settings. Everything behind this point may rely on: paths are absolute and free of `..`, numbers are in
-//! range, names are unique, and `--root` has been applied to every path.
+//! range, names are unique, and `--root` has been applied to every path by [`Settings::under_root`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,8 @@ pub struct Database {
     pub kind: DatabaseKind,
     /// The path as the running OS names it (what reports print).
     pub path: PathBuf,
+    /// Where to reach the file from here: `path` itself, or `path` below a root.
+    pub location: PathBuf,
     /// Numeric owner and group to give a replaced file; `None` keeps those of the file or directory displaced.
     pub owner: Option<(u32, u32)>,
     /// Permission bits of a replaced file.
@@ -152,4 +154,118 @@ pub struct Settings {
     pub stage_deadline_seconds: u32,
     /// `[boot] device_wait_seconds`: how long to wait for the partitions to appear.
     pub device_wait_seconds: u32,
+}
+
+impl Database {
+    /// The documented database of that name, with the policy of its kind; any other name is of kind `other`, with no
+    /// usable path yet.
+    #[must_use]
+    pub(super) fn named(name: &str) -> Self {
+        let (kind, path) = match name {
+            "edge_store" => (DatabaseKind::Store, PathBuf::from("/var/lib/pyvorin/edge_store.db")),
+            "sync_queue" => (DatabaseKind::Queue, PathBuf::from("/var/lib/pyvorin/sync_queue.db")),
+            _ => (DatabaseKind::Other, PathBuf::new()),
+        };
+        let accept = kind.default_accept();
+        Self { name: name.to_owned(), kind, location: path.clone(), path, owner: None, mode: 0o640, accept }
+    }
+}
+
+impl DatabaseKind {
+    /// The rungs that are right where the file says nothing. Only a queue may come back empty by itself: an empty
+    /// store would look healthy and hide that the readings and the audit chain are gone.
+    #[must_use]
+    pub fn default_accept(self) -> Vec<Rung> {
+        let mut rungs = vec![Rung::Replay, Rung::Resync, Rung::Reindex, Rung::Salvage, Rung::Backup];
+        if self == Self::Queue {
+            rungs.push(Rung::Empty);
+        }
+        rungs
+    }
+}
+
+impl Settings {
+    /// The contract's defaults: right for the documented agent.
+    #[must_use]
+    pub fn default_for_agent() -> Self {
+        Self {
+            device_id_from: "device-tree".to_owned(),
+            device_id: None,
+            data_device: "LABEL=PYV-DATA".to_owned(),
+            data_mountpoint: PathBuf::from("/var/lib/pyvorin"),
+            data_dir: PathBuf::from("/var/lib/pyvorin"),
+            state_device: Some("LABEL=PYV-STATE".to_owned()),
+            state_dir: PathBuf::from("/var/lib/pyvorin-recovery"),
+            databases: vec![Database::named("edge_store"), Database::named("sync_queue")],
+            service_unit: "auto".to_owned(),
+            service_health: "http://127.0.0.1:8080/health".to_owned(),
+            backup_dir: PathBuf::from("/var/lib/pyvorin/backups"),
+            quarantine_keep: 2,
+            quarantine_max_percent: 20,
+            slot_backend: SlotBackend::File,
+            slot_tries: 3,
+            slot_a: "PARTLABEL=root-a".to_owned(),
+            slot_b: "PARTLABEL=root-b".to_owned(),
+            slot_init: PathBuf::from("/sbin/init"),
+            button: Button {
+                line: Some("RECOVERY".to_owned()),
+                chip: None,
+                offset: None,
+                active_low: true,
+                hold_seconds: 5,
+                reset_seconds: 10,
+            },
+            stick_wait_seconds: 3,
+            check_budget_ms: 2000,
+            on_damage_left: OnTrouble::Continue,
+            on_data_missing: OnTrouble::Continue,
+            hold_minutes: 10,
+            stage_deadline_seconds: 120,
+            device_wait_seconds: 10,
+        }
+    }
+
+    /// The same settings with every path of this machine taken below `root`. `Database::path` keeps the name that the
+    /// OS uses, because reports print it; `slot_init` keeps its own, because it is a name inside the slot.
+    ///
+    /// Apply once: applying it again nests the roots, except for `location`, which always starts from `path`.
+    #[must_use]
+    pub fn under_root(&self, root: &Path) -> Settings {
+        let mut settings = self.clone();
+        settings.data_mountpoint = below(root, &self.data_mountpoint);
+        settings.data_dir = below(root, &self.data_dir);
+        settings.state_dir = below(root, &self.state_dir);
+        settings.backup_dir = below(root, &self.backup_dir);
+        for database in &mut settings.databases {
+            database.location = below(root, &database.path);
+        }
+        settings
+    }
+}
+
+/// `path` as a name below `root`. Joining an absolute path would replace the root, so its leading slash goes.
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Settings;
+    use std::path::Path;
+
+    #[test]
+    fn below_a_root_every_path_moves_and_reported_names_stay() {
+        let plain = Settings::default_for_agent();
+        let moved = plain.under_root(Path::new("/mnt/card"));
+        for path in [&moved.data_mountpoint, &moved.data_dir, &moved.state_dir, &moved.backup_dir] {
+            assert!(path.starts_with("/mnt/card/var/lib"), "{path:?}");
+        }
+        for (before, after) in plain.databases.iter().zip(&moved.databases) {
+            assert_eq!(before.path, before.location);
+            assert_eq!(before.path, after.path);
+            assert_eq!(after.location, Path::new("/mnt/card").join(before.path.strip_prefix("/").unwrap()));
+        }
+        assert_eq!(moved.slot_init, plain.slot_init);
+        assert_eq!(plain.under_root(Path::new("/")), plain);
+    }
 }

@@ -1,0 +1,102 @@
+//! What `--help` prints: for each command what it does, whether it writes, and how it ends.
+
+/// The text of one command; `None` for what has none of its own.
+pub(super) fn help(command: &str) -> Option<&'static str> {
+    match command {
+        "init" => Some(INIT),
+        "boot" => Some(BOOT),
+        "check" => Some(CHECK),
+        "repair" => Some(REPAIR),
+        "inspect" => Some(INSPECT),
+        "status" => Some(STATUS),
+        "slot" => Some(SLOT),
+        _ => None,
+    }
+}
+
+pub(super) const OVERVIEW: &str = "\
+pyvorin-recovery: repairs the SQLite databases of an edge gateway before its OS sees them
+
+usage: pyvorin-recovery [--config FILE] [--root DIR] [--technician ID] [--json] [-q|-v] COMMAND
+
+  init                      be the whole /init of an initramfs
+  boot [--plan]             the boot flow as a hook in another initramfs
+  check [--quick] [DB...]   verdicts; changes nothing
+  repair [--plan] [DB...]   repair what check finds
+  inspect DB                facts about one database; changes nothing
+  status [--metrics]        what the last boot did
+  slot status|mark-good     boot slots
+  version, help [COMMAND]
+
+  --config FILE     settings (default /etc/pyvorin/recovery.toml)
+  --root DIR        take every configured path below DIR, such as a mounted card
+  --technician ID   who is doing this; recorded as claimed
+  --json            one JSON document on stdout and nothing else
+  -q, -v            log less or more (to stderr)
+
+exit codes are those of fsck(8), added up: 0 nothing wrong, 1 repaired, 2 reboot wanted,
+4 damage or loss left, 8 operational error, 16 usage or configuration, 32 cancelled
+";
+pub(super) const INIT: &str = "\
+usage: pyvorin-recovery init        (also when started under the name init)
+
+Is the whole /init of an initramfs without a shell: mounts, loads modules, waits for the devices, runs the
+boot flow in a limited child, starts the OS of the chosen slot. Any other argument under the name init is ignored.
+Writes: the attempt counter of the slots; the data partition only when there is something to repair.
+Exit codes: none, it does not return.
+";
+pub(super) const BOOT: &str = "\
+usage: pyvorin-recovery boot [--plan [--from FILE]]
+
+Runs the boot flow once, as a hook inside another initramfs: looks, judges, plans, acts, reports.
+  --plan        print the plan and change nothing
+  --from FILE   plan from a stored evidence.json instead of from this machine (needs --plan)
+Writes: only when the plan is not empty, and the report in /run/pyvorin-recovery.
+Exit codes: 0 nothing wrong, 1 repaired, 2 the hook must reboot, 4 damage or loss left, 8 operational error, 16 usage.
+A hook reboots on bit 2 and goes on with the boot otherwise.
+";
+const CHECK: &str = "\
+usage: pyvorin-recovery check [--quick] [DB...]
+
+Gives a verdict on each database: is the structure sound, and is every committed transaction reachable.
+Without DB: all databases of the configuration.
+  --quick   read headers, the WAL, the schema and the freelist head only
+Writes: nothing, not even a -shm file.
+Exit codes: 0 nothing wrong, 4 damaged, lossy or missing, 8 could not be read, 16 usage.
+";
+const REPAIR: &str = "\
+usage: pyvorin-recovery repair [--plan] [DB...]
+
+Repairs what check finds: preserves the originals, builds candidates in staging, swaps in the best that the
+configuration accepts, and counts every loss. Stop whatever uses the databases first.
+Without DB: all databases of the configuration.
+  --plan   print the plan and change nothing
+Writes: the databases, their quarantine and the state directory; nothing when there is nothing to repair.
+A cut of power at any point leaves the old database or the new one after the next boot.
+On a terminal --technician ID is required, except with --plan.
+Exit codes: 0 nothing wrong, 1 repaired, 4 damage or loss left, 8 operational error, 16 usage, 32 cancelled.
+";
+const INSPECT: &str = "\
+usage: pyvorin-recovery inspect DB
+
+Prints the facts of one database: header, schema, WAL, rows.
+Writes: nothing, not even a -shm file.
+Exit codes: 0 looked, 4 looked, and it is damaged, 8 could not look, 16 usage.
+";
+const STATUS: &str = "\
+usage: pyvorin-recovery status [--metrics]
+
+Says in plain words what the last boot found and did.
+  --metrics   Prometheus text format, for the textfile collector of node_exporter
+Writes: nothing.
+Exit codes: those of the boot it reports on; 8 when there is no report, 16 usage.
+";
+const SLOT: &str = "\
+usage: pyvorin-recovery slot status
+       pyvorin-recovery slot mark-good
+
+status prints the boot slots: order, tries left, boot state. It writes nothing.
+mark-good records that the booted slot proved itself and gives it its tries back. It judges the OS alone, never the
+data. It writes once, and only if that changes anything; called from a unit before boot-complete.target.
+Exit codes: 0 done, 8 the slot state could not be read or written, 16 usage.
+";
