@@ -96,6 +96,7 @@ pub fn run(
         by: "unattended",
         checks: &[],
         unclean: false,
+        holders: false,
         slots: true,
         dead: &request.dead,
         asked: request.slot,
