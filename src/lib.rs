@@ -2,6 +2,7 @@
 pub mod boot;
 pub mod cli;
 pub mod cmdline;
+pub mod commands;
 pub mod config;
 pub mod edge;
 pub mod error;
