@@ -65,6 +65,8 @@ pub struct BootRequest {
     pub dead: Vec<Slot>,
     /// Recovery mode was asked for.
     pub recovery: bool,
+    /// True when the slot to start is ours to choose (we are the whole `/init`).
+    pub choose_slot: bool,
 }
 
 /// Everything one boot yields.
@@ -97,7 +99,7 @@ pub fn run(
         checks: &[],
         unclean: false,
         holders: false,
-        slots: true,
+        slots: request.choose_slot,
         dead: &request.dead,
         asked: request.slot,
     };

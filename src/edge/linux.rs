@@ -11,6 +11,7 @@
 pub mod block;
 pub mod child;
 pub mod file;
+pub mod holders;
 pub mod init;
 pub mod kmsg;
 pub mod modules;
@@ -31,8 +32,8 @@ use std::time::Duration;
 use nix::sys::statvfs::statvfs;
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Access, FileKind, Look, Machine, Stat, TableGain, TableRows, engine};
-use crate::sqlite::ReadAt;
+use super::{Access, FileKind, Look, Machine, Stat, TableGain, TableRows, VolumeHead, engine};
+use crate::sqlite::{ReadAt, read_vec};
 
 pub use volume::Volume;
 
@@ -46,6 +47,7 @@ const ENGINE_FLOOR: u64 = 256 * 1024;
 pub struct LinuxMachine {
     volumes: Vec<Volume>,
     attached: BTreeMap<String, Access>,
+    missing: Vec<(String, String)>,
     fsck: PathBuf,
     progress: Box<dyn Fn(&str)>,
 }
@@ -55,7 +57,7 @@ impl LinuxMachine {
     /// `progress`: init gives the pipe to PID 1, the command line gives stderr.
     #[must_use]
     pub fn new(volumes: Vec<Volume>, progress: Box<dyn Fn(&str)>) -> LinuxMachine {
-        LinuxMachine { volumes, attached: BTreeMap::new(), fsck: PathBuf::from("/sbin/e2fsck"), progress }
+        LinuxMachine { volumes, attached: BTreeMap::new(), missing: Vec::new(), fsck: PathBuf::from("/sbin/e2fsck"), progress }
     }
 
     /// The same machine with another file system checker.
@@ -64,16 +66,10 @@ impl LinuxMachine {
         LinuxMachine { fsck, ..self }
     }
 
-    /// Reads the device of a volume from its start, before anything mounts it; `None` when there is no such volume.
-    /// [`crate::ext4::HEAD_LEN`] bytes are enough to name the file system.
-    pub fn volume_head(&self, name: &str, len: usize) -> io::Result<Option<Vec<u8>>> {
-        match self.volume(name) {
-            Some(volume) => {
-                let device = file::open_device(&volume.device)?;
-                crate::sqlite::read_vec(&device, 0, len).map(Some)
-            }
-            None => Ok(None),
-        }
+    /// The same machine, knowing why some of its volumes are not there.
+    #[must_use]
+    pub fn with_missing(self, missing: Vec<(String, String)>) -> LinuxMachine {
+        LinuxMachine { missing, ..self }
     }
 
     fn volume(&self, name: &str) -> Option<&Volume> {
@@ -109,6 +105,22 @@ impl LinuxMachine {
 }
 
 impl Look for LinuxMachine {
+    fn volume_head(&self, name: &str) -> VolumeHead {
+        if let Some((_, why)) = self.missing.iter().find(|(missing, _)| missing == name) {
+            return VolumeHead::Missing(why.clone());
+        }
+        let Some(volume) = self.volume(name) else { return VolumeHead::NotConfigured };
+        let head = file::open_device(&volume.device).and_then(|device| read_vec(&device, 0, crate::ext4::HEAD_LEN));
+        match head {
+            Ok(bytes) => VolumeHead::Head(bytes),
+            Err(e) => VolumeHead::Unreadable(format!("{}: {e}", volume.device.display())),
+        }
+    }
+
+    fn holders(&self, path: &Path) -> Vec<String> {
+        holders::of(path)
+    }
+
     fn stat(&self, path: &Path) -> io::Result<Option<Stat>> {
         match fs::symlink_metadata(path) {
             Ok(meta) => Ok(Some(stat(&meta))),

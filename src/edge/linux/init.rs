@@ -200,6 +200,25 @@ pub enum Down {
     PowerOff,
 }
 
+/// Milliseconds since the machine started, for the time a boot takes.
+pub fn uptime() -> u64 {
+    uptime_ms()
+}
+
+/// Lets go of a root that turned out not to start anything.
+pub fn unmount_root(target: &Path) {
+    if let Err(e) = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH) {
+        log::warn!("{}: {e}", target.display());
+    }
+}
+
+/// Dies as by the hand of the kernel: the rehearsal of a stage that is killed.
+pub fn kill_self() {
+    if let Err(e) = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL) {
+        log::error!("the rehearsal failed: {e}");
+    }
+}
+
 /// Syncs and takes the machine down. Returns only what went wrong.
 pub fn reboot(how: Down) -> io::Error {
     nix::unistd::sync();
