@@ -1,4 +1,5 @@
 //! Thousands of random histories of starts, marks, resets and power losses through the slot state and its file.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 use pyvorin_recovery::record;
 use pyvorin_recovery::slots::file::{self, FileState, Origin};
