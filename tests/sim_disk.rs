@@ -172,6 +172,20 @@ fn name_changes_without_sync_are_lost_independently_of_their_order() {
 }
 
 #[test]
+fn a_removal_never_takes_a_file_that_it_did_not_name() {
+    for seed in 0..64 {
+        let after = cut(CutMode::Torn, seed, |m| {
+            m.write(p("/d/tmp"), b"new").unwrap();
+            m.sync_dir(p("/d")).unwrap();
+            m.rename(p("/d/tmp"), p("/d/old")).unwrap();
+            m.unlink(p("/d/old")).unwrap();
+        });
+        // With the rename lost, the removal of what it had brought has nothing to remove.
+        assert!(after.bytes("/d/tmp").is_none() || after.bytes("/d/old").is_some());
+    }
+}
+
+#[test]
 fn hard_links_share_contents_and_are_counted() {
     let mut machine = disk();
     machine.link(p("/d/old"), p("/e/second")).unwrap();
