@@ -278,6 +278,12 @@ fn a_boot_uses_what_it_can_and_reports_the_rest() {
 }
 
 #[test]
+fn two_values_that_contradict_each_other_both_take_the_default() {
+    let (settings, faults) = Settings::lenient("[slots]\na = 'PARTLABEL=root-b'\n[button]\nhold_seconds = 30\n");
+    assert_eq!((settings, faults.len()), (Settings::default_for_agent(), 2));
+}
+
+#[test]
 fn a_literal_id_is_for_the_desk_and_refused_at_boot() {
     let text = "[device]\nid = 'GW-042'\n";
     assert_eq!(config::parse(text).unwrap().device_id.as_deref(), Some("GW-042"));
