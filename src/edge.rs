@@ -67,8 +67,23 @@ pub trait Look {
     fn uptime_ms(&self) -> u64;
     /// Bytes an unprivileged writer may still allocate on the volume of `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// The first bytes of a volume's block device ("state", "data"), read before any mount.
+    fn volume_head(&self, volume: &str) -> VolumeHead;
     /// One line of progress for whoever watches; also extends the deadline of the running stage.
     fn progress(&self, line: &str);
+}
+
+/// The first bytes of a volume, as far as they could be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeHead {
+    /// This machine has no volume of that name of its own: its files lie in a directory.
+    NotConfigured,
+    /// No device answers to its name; the reason.
+    Missing(String),
+    /// The device could not be read; the reason.
+    Unreadable(String),
+    /// At least [`crate::ext4::HEAD_LEN`] bytes, or all there are.
+    Head(Vec<u8>),
 }
 
 /// How a volume is attached.

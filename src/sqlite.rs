@@ -8,6 +8,17 @@
 //! chain; the *tail* behind it was never committed; *leftover* frames are of an older generation (other salts);
 //! *replay* applies exactly what SQLite would; *resync* restarts the chain behind damage, and only ever into a copy.
 
+pub mod bytes;
+pub mod check;
+pub mod header;
+pub mod judge;
+pub mod observe;
+pub mod overlay;
+pub mod page;
+pub mod record;
+pub mod resync;
+pub mod wal;
+
 use std::io;
 
 /// Positioned reads from a file, a device or a byte slice.

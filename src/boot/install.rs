@@ -1,0 +1,129 @@
+//! Commits, swaps and finishes an operation, from whatever phase its record is in. The order stands at the head of
+//! [`crate::journal`]; every part asks first whether it is done already.
+
+use std::io;
+use std::path::Path;
+
+use super::act::sha256;
+use super::outcome::Detail;
+use super::sense::read_record;
+use super::stage::discard;
+use crate::config::Settings;
+use crate::edge::{Machine, durable};
+use crate::journal::{self, Intent, Phase, Target};
+use crate::record::{self, Decoded};
+
+/// Carries a prepared operation through to its end.
+pub fn install(machine: &mut dyn Machine, settings: &Settings, op: &str) -> io::Result<Detail> {
+    let mut intent = load(machine, settings)?.ok_or_else(|| io::Error::other("there is no intent record"))?;
+    if intent.op != op {
+        return Err(io::Error::other(format!("the open operation is {}, not {op}", intent.op)));
+    }
+    if intent.phase == Phase::Prepared {
+        intent.phase = Phase::Commit;
+        // The mirror first: once COMMIT stands, nothing of the OS may start on the data before the swap is done.
+        durable::replace(machine, &settings.data_dir.join(journal::MIRROR), &encode(&intent))?;
+        save(machine, settings, &intent)?;
+    }
+    forward(machine, settings, &mut intent)
+}
+
+/// After a cut: forward from COMMIT on, backward before it.
+pub fn resume(machine: &mut dyn Machine, settings: &Settings, op: &str) -> io::Result<Detail> {
+    let Some(mut intent) = load(machine, settings)?.filter(|i| i.op == op) else {
+        return Err(io::Error::other("the record changed since it was sensed"));
+    };
+    if intent.phase == Phase::Prepared {
+        discard(machine, &intent.stage)?;
+        close(machine, settings)?;
+        let text = "an operation that had not committed was thrown away; the originals are untouched";
+        return Ok(Detail { text: text.to_string(), ..Detail::default() });
+    }
+    // A record known from its mirror alone goes back to state before anything moves.
+    save(machine, settings, &intent)?;
+    let mut detail = forward(machine, settings, &mut intent)?;
+    detail.text = format!("an operation interrupted by a power cut was finished ({op})");
+    Ok(detail)
+}
+
+fn forward(machine: &mut dyn Machine, settings: &Settings, intent: &mut Intent) -> io::Result<Detail> {
+    if intent.phase == Phase::Commit {
+        for target in &intent.targets {
+            swap(machine, target)?;
+        }
+        intent.phase = Phase::Swapped;
+        save(machine, settings, intent)?;
+    }
+    if intent.phase == Phase::Swapped {
+        for target in &intent.targets {
+            if sha256(machine.as_look(), &target.path)? != target.sha256 {
+                let text = "the new database does not read back as written: the storage is failing; the originals are in quarantine";
+                return Err(io::Error::other(text));
+            }
+        }
+        intent.phase = Phase::Done;
+        save(machine, settings, intent)?;
+    }
+    discard(machine, &intent.stage)?;
+    close(machine, settings)?;
+    Ok(Detail { text: format!("{} is in place", names(intent)), ..Detail::default() })
+}
+
+fn names(intent: &Intent) -> String {
+    intent.targets.iter().map(|t| t.database.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn swap(machine: &mut dyn Machine, target: &Target) -> io::Result<()> {
+    let parent = target.path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
+    if machine.stat(&target.staged)?.is_none() {
+        // Renamed already; the digest is compared at SWAPPED.
+        return match machine.stat(&target.path)? {
+            Some(_) => Ok(()),
+            None => Err(io::Error::other("neither the staged file nor the database is there")),
+        };
+    }
+    if sha256(machine.as_look(), &target.staged)? != target.sha256 {
+        return Err(io::Error::other("the staged file does not read back as written; nothing was swapped"));
+    }
+    for side in &target.retire {
+        machine.unlink(side)?;
+    }
+    machine.sync_dir(parent)?;
+    machine.rename(&target.staged, &target.path)?;
+    machine.sync_dir(parent)?;
+    match target.staged.parent() {
+        Some(stage) => machine.sync_dir(stage),
+        None => Ok(()),
+    }
+}
+
+/// Forgets the operation: mirror first, record last.
+fn close(machine: &mut dyn Machine, settings: &Settings) -> io::Result<()> {
+    durable::remove(machine, &settings.data_dir.join(journal::MIRROR))?;
+    durable::remove(machine, &settings.state_dir.join(journal::FILE))
+}
+
+fn encode(intent: &Intent) -> Vec<u8> {
+    record::encode(journal::RECORD, intent)
+}
+
+fn save(machine: &mut dyn Machine, settings: &Settings, intent: &Intent) -> io::Result<()> {
+    durable::replace(machine, &settings.state_dir.join(journal::FILE), &encode(intent))
+}
+
+fn load(machine: &dyn Machine, settings: &Settings) -> io::Result<Option<Intent>> {
+    let own = settings.state_dir.join(journal::FILE);
+    let path = if machine.stat(&own)?.is_some() { own } else { settings.data_dir.join(journal::MIRROR) };
+    read(machine, &path)
+}
+
+fn read(machine: &dyn Machine, path: &Path) -> io::Result<Option<Intent>> {
+    if machine.stat(path)?.is_none() {
+        return Ok(None);
+    }
+    match read_record::<Intent>(machine.as_look(), path, journal::RECORD) {
+        Decoded::Ok(intent) => Ok(Some(intent)),
+        Decoded::Newer { min_reader } => Err(io::Error::other(format!("a newer version (reader {min_reader}) wrote it"))),
+        Decoded::Damaged(why) => Err(io::Error::other(why)),
+    }
+}

@@ -1,0 +1,56 @@
+//! What became of a plan, step by step.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::edge::{TableGain, TableRows};
+use crate::sqlite::judge::Completeness;
+
+/// The result of one step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Name of the step.
+    pub step: String,
+    /// Database concerned.
+    pub database: Option<String>,
+    /// How it went.
+    pub result: StepResult,
+    /// Milliseconds it took.
+    pub elapsed_ms: u64,
+}
+
+/// How a step went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepResult {
+    /// Done.
+    Done(Detail),
+    /// Not run because an earlier step of the same database failed.
+    Skipped(String),
+    /// Failed; nothing it had begun is visible to the OS.
+    Failed(String),
+}
+
+/// Facts only some steps yield.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detail {
+    /// What was done, in words.
+    pub text: String,
+    /// Rung taken: the contract's `action` word.
+    pub action: Option<String>,
+    /// Completeness of the result.
+    pub completeness: Option<Completeness>,
+    /// Rows per table of the result.
+    pub tables: Vec<TableRows>,
+    /// Rows taken over from a later commit.
+    pub gained: Vec<TableGain>,
+    /// Where the originals are.
+    pub quarantine: Option<PathBuf>,
+    /// Digests of the preserved originals (name, SHA-256).
+    pub digests: Vec<(String, String)>,
+    /// Exit status of a program.
+    pub exit: Option<i32>,
+    /// Committed frames given up.
+    pub frames_lost: u32,
+}

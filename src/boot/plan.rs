@@ -1,0 +1,255 @@
+//! Verdicts to steps. Pure and total; the golden table of its decisions is `tests/golden/plans.txt`.
+//!
+//! Rules, in the order they bind:
+//! * without a usable state directory no step is destructive (there would be no intent to resume from);
+//! * an interrupted operation is finished before anything else is looked at;
+//! * a database is preserved before anything that concerns it, and a failure stops only its own steps;
+//! * a step that was begun twice and never ended is not begun a third time;
+//! * the choice of slot depends on slots alone: data never costs an OS its slot, and no slot heals data.
+
+use std::path::{Path, PathBuf};
+
+use super::assess::{Assessment, DatabaseVerdict, IntentVerdict, StructureVerdict, VolumeState, is_bad};
+use super::evidence::FsckLevel;
+use super::step::{Build, Ending, Plan, Step};
+use crate::config::{Database, OnTrouble, Settings, SlotBackend};
+use crate::journal::{QUARANTINE, STAGE};
+use crate::slots::Slot;
+
+/// Attempts of one step before it is skipped for good.
+const TRIALS: u32 = 2;
+/// Bytes kept free beside what a repair needs.
+const MARGIN: u64 = 4 << 20;
+
+/// What the plan must know beside the verdicts.
+#[derive(Clone, Debug)]
+pub struct Policy<'a> {
+    /// Settings.
+    pub settings: &'a Settings,
+    /// Steps that were begun and never ended, with their counts.
+    pub trials: &'a std::collections::BTreeMap<String, u32>,
+    /// Databases whose repair failed in this run.
+    pub failed: &'a [String],
+    /// Names of the directories under quarantine.
+    pub quarantined: &'a [String],
+    /// A technician or the kernel command line asked for recovery mode.
+    pub recovery_asked: bool,
+    /// True in the boot flow; false for `repair` in a running system.
+    pub booting: bool,
+}
+
+/// The plan for the volumes, before anything is attached.
+pub fn volumes(assessment: &Assessment) -> Plan {
+    let mut steps = Vec::new();
+    let mut ending = Ending::Continue { slot: None };
+    let mut reason = "the file systems are clean".to_string();
+    for v in &assessment.volumes {
+        match &v.state {
+            VolumeState::Check(level, why) => {
+                // The state volume comes first in the list: its own mark has no place to stand.
+                if v.name != "state" && assessment.state_usable && !assessment.unclean_mark {
+                    steps.push(Step::RecordUnclean { volume: v.name.clone(), text: why.clone() });
+                }
+                if *level == FsckLevel::Preen || (assessment.state_usable && v.name != "state") {
+                    steps.push(Step::CheckVolume { volume: v.name.clone(), level: *level });
+                }
+                reason = format!("{}: {why}", v.name);
+            }
+            VolumeState::RebootWanted => {
+                ending = Ending::RebootInto { slot: Slot::A };
+                reason = format!("e2fsck changed {} so that the machine must start again", v.name);
+            }
+            VolumeState::Clean | VolumeState::Broken(_) | VolumeState::Unusable(_) => {}
+        }
+    }
+    let again = !steps.is_empty();
+    Plan { schema: SCHEMA.to_string(), steps, ending, reason, again }
+}
+
+const SCHEMA: &str = "pyvorin-recovery/plan/1";
+
+/// The plan for databases and slots.
+pub fn data(assessment: &Assessment, policy: &Policy<'_>) -> Plan {
+    let mut steps = Vec::new();
+    if let IntentVerdict::Resume(op) = &assessment.intent
+        && assessment.state_usable
+        && assessment.data_fault.is_none()
+        && !tried_out(policy, &format!("resume:{op}"))
+    {
+        // What was sensed of the databases is out of date once this is done: nothing else is planned on it.
+        steps.push(Step::Resume { op: op.clone() });
+        let reason = "an interrupted operation is finished first".to_string();
+        return Plan { schema: SCHEMA.to_string(), steps, ending: Ending::Continue { slot: None }, reason, again: true };
+    }
+    let may_write = assessment.state_usable
+        && assessment.data_fault.is_none()
+        && matches!(assessment.intent, IntentVerdict::None);
+    let mut left = Vec::new();
+    let mut repairing = false;
+    let mut need = MARGIN;
+    for verdict in &assessment.databases {
+        let Some(settings) = policy.settings.databases.iter().find(|d| d.name == verdict.name) else { continue };
+        let repair = if verdict.needs_repair { repair(verdict, settings, assessment, policy, &mut need) } else { None };
+        match repair {
+            Some(mut chain) if may_write => {
+                repairing = true;
+                steps.append(&mut chain);
+            }
+            _ => {
+                if is_bad(verdict) && !unborn(verdict) {
+                    left.push(verdict);
+                }
+                if verdict.needs_repair && may_write {
+                    steps.extend(keep_copy(verdict, policy, &mut need, assessment));
+                }
+            }
+        }
+    }
+    if assessment.unclean_mark && assessment.state_usable && !repairing {
+        steps.push(Step::ForgetUnclean);
+    }
+    let (mut ending, mut reason) = slots(assessment, policy, &mut steps);
+    let trouble = if let Some(why) = &assessment.data_fault {
+        Some((policy.settings.on_data_missing, format!("the data partition cannot be used: {why}")))
+    } else {
+        left.first().map(|v| (policy.settings.on_damage_left, format!("{} is left damaged or incomplete", v.name)))
+    };
+    if let (Some((action, why)), false, true) = (trouble, repairing, policy.booting) {
+        match (action, &ending) {
+            (_, Ending::Hold { .. }) | (OnTrouble::Continue, _) => reason = format!("{why}; {reason}"),
+            (OnTrouble::Hold, _) => {
+                ending = Ending::Hold { reason: why.clone(), recovery: false };
+                reason = why;
+            }
+            (OnTrouble::Recovery, _) => {
+                ending = Ending::Hold { reason: why.clone(), recovery: true };
+                reason = why;
+            }
+        }
+    }
+    Plan { schema: SCHEMA.to_string(), steps, ending, reason, again: repairing }
+}
+
+/// A database that never existed is healthy: the agent will create it.
+fn unborn(v: &DatabaseVerdict) -> bool {
+    v.structure == StructureVerdict::Missing && !v.needs_repair && !v.findings.iter().any(|f| f.code != "live")
+}
+
+fn tried_out(policy: &Policy<'_>, key: &str) -> bool {
+    policy.trials.get(key).is_some_and(|n| *n >= TRIALS)
+}
+
+/// Key under which attempts at a database are counted: another state of the files is another attempt.
+pub fn trial_key(database: &str, fingerprint: &str) -> String {
+    format!("repair:{database}:{fingerprint}")
+}
+
+fn repair(
+    v: &DatabaseVerdict,
+    settings: &Database,
+    assessment: &Assessment,
+    policy: &Policy<'_>,
+    need: &mut u64,
+) -> Option<Vec<Step>> {
+    let candidates: Vec<_> = v.log.candidates.iter().filter(|c| settings.accept.contains(&c.rung)).cloned().collect();
+    let key = trial_key(&v.name, &v.files.fingerprint);
+    if candidates.is_empty() || policy.failed.contains(&v.name) || tried_out(policy, &key) {
+        return None;
+    }
+    let largest = candidates.iter().map(|c| u64::from(c.base.pages) * u64::from(c.base.page_size)).max().unwrap_or(0);
+    let copies = if candidates.iter().any(|c| c.extras.is_some()) { 2 } else { 1 };
+    let bytes = largest.max(v.files.bytes).saturating_mul(copies);
+    if assessment.free_bytes < need.saturating_add(bytes) {
+        return None;
+    }
+    *need = need.saturating_add(bytes);
+    let op = format!("{}-{}-{}", assessment.now, v.name, v.files.fingerprint);
+    let data = &policy.settings.data_dir;
+    let into = data.join(QUARANTINE).join(&op);
+    let log = side(&v.location, "-wal");
+    let shm = side(&v.location, "-shm");
+    let mut files = Vec::new();
+    let mut retire = Vec::new();
+    if v.files.log {
+        files.push(log.clone());
+        retire.push(log.clone());
+    }
+    if v.files.present {
+        files.push(v.location.clone());
+    }
+    if v.files.shm {
+        files.push(shm.clone());
+        retire.push(shm);
+    }
+    let kept = |path: &Path| path.file_name().map(|name| into.join(name));
+    let build = Build {
+        op: op.clone(),
+        database: v.name.clone(),
+        path: v.location.clone(),
+        source: if v.files.present { kept(&v.location) } else { None },
+        log: if v.files.log { kept(&log) } else { None },
+        stage: data.join(STAGE).join(&op),
+        candidates,
+        owner: settings.owner.unwrap_or(v.files.owner),
+        mode: settings.mode,
+        retire,
+        by: assessment.by.clone(),
+        volume: assessment.data_volume.clone(),
+        now: assessment.now,
+    };
+    Some(vec![
+        Step::Preserve { op: op.clone(), database: v.name.clone(), files, into, copy: false },
+        Step::Build(build),
+        Step::Install { op, database: v.name.clone() },
+    ])
+}
+
+/// A copy of what cannot be repaired here, once per state of the files: the agent will go on writing to the originals.
+fn keep_copy(v: &DatabaseVerdict, policy: &Policy<'_>, need: &mut u64, assessment: &Assessment) -> Option<Step> {
+    let op = format!("left-{}-{}", v.name, v.files.fingerprint);
+    let cap = assessment.free_bytes / 100 * u64::from(policy.settings.quarantine_max_percent);
+    if policy.quarantined.contains(&op) || tried_out(policy, &format!("copy:{op}")) {
+        return None;
+    }
+    let mut files = Vec::new();
+    if v.files.log {
+        files.push(side(&v.location, "-wal"));
+    }
+    if v.files.present && v.structure != StructureVerdict::Unreadable && v.files.bytes <= cap {
+        files.push(v.location.clone());
+        *need = need.saturating_add(v.files.bytes);
+    }
+    if files.is_empty() || assessment.free_bytes < *need {
+        return None;
+    }
+    let into = policy.settings.data_dir.join(QUARANTINE).join(&op);
+    Some(Step::Preserve { op, database: v.name.clone(), files, into, copy: true })
+}
+
+/// The path of a side file.
+pub fn side(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn slots(assessment: &Assessment, policy: &Policy<'_>, steps: &mut Vec<Step>) -> (Ending, String) {
+    if policy.recovery_asked {
+        return (Ending::Hold { reason: "recovery mode was asked for".into(), recovery: true }, "recovery mode was asked for".into());
+    }
+    let Some(slot) = &assessment.slots else {
+        return (Ending::Continue { slot: None }, "nothing stands in the way of the OS".into());
+    };
+    let ours = policy.settings.slot_backend == SlotBackend::File && assessment.state_usable;
+    if ours {
+        steps.extend(slot.dead.iter().map(|s| Step::MarkBad { slot: *s }));
+    }
+    if slot.choice == Slot::R {
+        let reason = format!("no slot is left to start: {}", slot.reason);
+        return (Ending::Hold { reason: reason.clone(), recovery: true }, reason);
+    }
+    if ours {
+        steps.push(Step::CountAttempt { slot: slot.choice });
+    }
+    (Ending::Continue { slot: Some(slot.choice) }, slot.reason.clone())
+}

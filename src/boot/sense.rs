@@ -1,0 +1,345 @@
+//! Asks the machine. Read-only by type: it receives [`Look`], which has no writing method. No judgement here.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+
+use super::evidence::{
+    DatabaseEvidence, DirectoryFact, Evidence, FileFact, FsckLevel, SlotsEvidence, VolumeEvidence, VolumeFact,
+};
+use super::plan::side;
+use crate::config::{Database, Settings, SlotBackend};
+use crate::edge::{FileKind, Look, Stat, VolumeHead};
+use crate::ext4::FileSystem;
+use crate::journal::{self, Intent, IntentEvidence};
+use crate::record::{self, Decoded};
+use crate::slots::Slot;
+use crate::slots::file as slot_file;
+use crate::sqlite::check::{self, Scope, Structure};
+use crate::sqlite::header::{self, Header, HeaderFault};
+use crate::sqlite::observe::{self, ShmState, WalEvidence};
+use crate::sqlite::overlay::{Fold, Overlay};
+use crate::sqlite::wal::WalScan;
+use crate::sqlite::{ReadAt, read_vec};
+
+/// Kind and file name of the record that counts steps begun and not ended.
+pub const TRIALS: &str = "trials";
+/// Kind and file name of the record that a volume was found unclean.
+pub const UNCLEAN: &str = "unclean";
+/// Largest record read.
+const MAX_RECORD: u64 = 1 << 20;
+/// Looks at a database that keeps changing before it is called moving.
+const LOOKS: u32 = 3;
+
+/// What a pass is asked to look at.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// Settings.
+    pub settings: &'a Settings,
+    /// Scope for every database; `None`: quick after a clean shutdown with a sound log, else full.
+    pub scope: Option<Scope>,
+    /// Milliseconds a full check may take; `None`: as long as it takes.
+    pub budget_ms: Option<u64>,
+    /// Only these databases (by path as configured or as located); empty: all.
+    pub only: &'a [std::path::PathBuf],
+    /// Who asked.
+    pub by: &'a str,
+    /// e2fsck runs of this boot.
+    pub checks: &'a [(String, FsckLevel, i32)],
+    /// True when a volume was found unclean earlier in this boot.
+    pub unclean: bool,
+    /// True in the boot flow, where slots are looked at.
+    pub slots: bool,
+    /// Slots that could not be started in this boot.
+    pub dead: &'a [Slot],
+    /// Slot asked for on the kernel command line.
+    pub asked: Option<Slot>,
+}
+
+/// The volumes, as bytes, before anything is attached.
+pub fn volumes(look: &dyn Look, request: &Request<'_>) -> Evidence {
+    let mut evidence = blank(look, request);
+    for name in ["state", "data"] {
+        let head = match look.volume_head(name) {
+            VolumeHead::NotConfigured => continue,
+            VolumeHead::Missing(why) => VolumeFact::Missing(why),
+            VolumeHead::Unreadable(why) => VolumeFact::Unreadable(why),
+            VolumeHead::Head(bytes) => match FileSystem::detect(&bytes) {
+                FileSystem::Ext(superblock) => VolumeFact::Ext(Box::new(superblock)),
+                other => VolumeFact::Foreign(format!("{other:?}").to_lowercase()),
+            },
+        };
+        let mine = request.checks.iter().filter(|(volume, _, _)| volume == name);
+        let checks = mine.map(|(_, level, status)| (*level, *status)).collect();
+        evidence.volumes.push(VolumeEvidence { name: name.to_string(), head, checks });
+    }
+    evidence
+}
+
+/// Everything on the attached volumes.
+pub fn data(look: &dyn Look, request: &Request<'_>) -> Evidence {
+    let settings = request.settings;
+    let mut evidence = volumes(look, request);
+    evidence.state = directory(look, &settings.state_dir, &evidence.volumes, "state");
+    evidence.data = directory(look, &settings.data_dir, &evidence.volumes, "data");
+    let usable = evidence.data == DirectoryFact::Usable;
+    if usable {
+        evidence.free_bytes = look.free_bytes(&settings.data_dir).unwrap_or(0);
+        evidence.mirror = matches!(look.stat(&settings.data_dir.join(journal::MIRROR)), Ok(Some(_)));
+    }
+    if !matches!(evidence.state, DirectoryFact::Unusable(_)) {
+        evidence.intent = intent(look, settings, evidence.mirror);
+        evidence.trials = read_record(look, &settings.state_dir.join(TRIALS), TRIALS).ok().unwrap_or_default();
+        evidence.unclean_before |= matches!(look.stat(&settings.state_dir.join(UNCLEAN)), Ok(Some(_)));
+        evidence.slots = slots(look, request);
+    }
+    let unclean = evidence.unclean_before
+        || evidence.volumes.iter().any(|v| matches!(&v.head, VolumeFact::Ext(sb) if !sb.is_clean()));
+    let clean = !unclean && evidence.volumes.iter().any(|v| v.name == "data");
+    if usable {
+        let wanted = |d: &&Database| {
+            request.only.is_empty() || request.only.iter().any(|p| *p == d.path || *p == d.location || p.as_os_str() == OsStr::new(&d.name))
+        };
+        for config in settings.databases.iter().filter(wanted) {
+            evidence.databases.push(database(look, config, request, clean));
+        }
+    }
+    evidence
+}
+
+fn blank(look: &dyn Look, request: &Request<'_>) -> Evidence {
+    Evidence {
+        schema: "pyvorin-recovery/evidence/1".to_string(),
+        now: look.clock(),
+        by: request.by.to_string(),
+        volumes: Vec::new(),
+        state: DirectoryFact::Absent,
+        data: DirectoryFact::Absent,
+        free_bytes: 0,
+        intent: IntentEvidence::None,
+        mirror: false,
+        trials: BTreeMap::new(),
+        unclean_before: request.unclean,
+        slots: None,
+        databases: Vec::new(),
+    }
+}
+
+fn directory(look: &dyn Look, path: &Path, volumes: &[VolumeEvidence], name: &str) -> DirectoryFact {
+    match volumes.iter().find(|v| v.name == name).map(|v| &v.head) {
+        Some(VolumeFact::Missing(why) | VolumeFact::Unreadable(why)) => return DirectoryFact::Unusable(why.clone()),
+        Some(VolumeFact::Foreign(what)) => return DirectoryFact::Unusable(format!("its volume holds {what}")),
+        _ => {}
+    }
+    match look.list(path) {
+        Ok(_) => DirectoryFact::Usable,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => DirectoryFact::Absent,
+        Err(e) => DirectoryFact::Unusable(e.to_string()),
+    }
+}
+
+/// Bytes of a small file; `Ok(None)` when it does not exist.
+pub fn small_file(look: &dyn Look, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match look.stat(path)? {
+        None => Ok(None),
+        Some(s) if s.kind != FileKind::File => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        Some(s) if s.len > MAX_RECORD => Err(io::Error::new(io::ErrorKind::FileTooLarge, "too long for a record")),
+        Some(s) => {
+            let file = look.open(path)?;
+            read_vec(&*file, 0, usize::try_from(s.len).unwrap_or(0)).map(Some)
+        }
+    }
+}
+
+/// A record, damaged when absent or unreadable.
+pub fn read_record<T: serde::de::DeserializeOwned>(look: &dyn Look, path: &Path, kind: &str) -> Decoded<T> {
+    match small_file(look, path) {
+        Ok(Some(bytes)) => record::decode(kind, &bytes),
+        Ok(None) => Decoded::Damaged("there is no such record".to_string()),
+        Err(e) => Decoded::Damaged(e.to_string()),
+    }
+}
+
+/// The open operation: the record in state; failing that the mirror, which carries the same record.
+fn intent(look: &dyn Look, settings: &Settings, mirror: bool) -> IntentEvidence {
+    let own = settings.state_dir.join(journal::FILE);
+    let path = match look.stat(&own) {
+        Ok(Some(_)) => own,
+        Ok(None) if mirror => settings.data_dir.join(journal::MIRROR),
+        Ok(None) => return IntentEvidence::None,
+        Err(e) => return IntentEvidence::Damaged(e.to_string()),
+    };
+    match read_record::<Intent>(look, &path, journal::RECORD) {
+        Decoded::Ok(intent) => IntentEvidence::Open(Box::new(intent)),
+        Decoded::Newer { min_reader } => IntentEvidence::Newer(min_reader),
+        Decoded::Damaged(why) => IntentEvidence::Damaged(why),
+    }
+}
+
+fn slots(look: &dyn Look, request: &Request<'_>) -> Option<SlotsEvidence> {
+    if !request.slots || request.settings.slot_backend != SlotBackend::File {
+        return None;
+    }
+    // A copy that exists and cannot be read must not pass for a new device.
+    let copy = |name: &str| match small_file(look, &request.settings.state_dir.join(name)) {
+        Ok(bytes) => bytes,
+        Err(_) => Some(Vec::new()),
+    };
+    let [first, second] = slot_file::NAMES.map(copy);
+    let file = slot_file::read(first.as_deref(), second.as_deref(), request.settings.slot_tries);
+    Some(SlotsEvidence { file, dead: request.dead.to_vec(), asked: request.asked })
+}
+
+fn database(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bool) -> DatabaseEvidence {
+    let mut result = one_look(look, config, request, clean);
+    for _ in 1..LOOKS {
+        if !result.moving {
+            break;
+        }
+        result = one_look(look, config, request, clean);
+    }
+    result
+}
+
+/// What must be equal before and after for a look at live files to count.
+fn identity(look: &dyn Look, config: &Database) -> Vec<Option<Stat>> {
+    ["", "-wal"].iter().map(|s| look.stat(&side(&config.location, s)).ok().flatten()).collect()
+}
+
+fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bool) -> DatabaseEvidence {
+    let before = identity(look, config);
+    let location = &config.location;
+    let mut d = DatabaseEvidence {
+        name: config.name.clone(),
+        path: config.path.clone(),
+        location: location.clone(),
+        file: FileFact::Missing,
+        directory_owner: None,
+        header: None,
+        wal: WalEvidence::Absent,
+        shm: ShmState::Absent,
+        hot_journal: false,
+        structure: None,
+        scope: request.scope.unwrap_or(Scope::Quick),
+        moving: false,
+        superblock_clean: clean,
+    };
+    d.directory_owner = location.parent().and_then(|p| look.stat(p).ok().flatten()).map(|s| (s.uid, s.gid));
+    d.file = match look.stat(location) {
+        Ok(None) => FileFact::Missing,
+        Ok(Some(stat)) if stat.kind == FileKind::File => FileFact::Present(stat),
+        Ok(Some(_)) => FileFact::NotAFile,
+        Err(e) => FileFact::Unreadable(e.to_string()),
+    };
+    let mut file = None;
+    if let FileFact::Present(_) = d.file {
+        match look.open(location) {
+            Ok(opened) => file = Some(opened),
+            Err(e) => d.file = FileFact::Unreadable(e.to_string()),
+        }
+    }
+    if let Some(f) = &file {
+        match read_vec(&**f, 0, header::LEN) {
+            Ok(bytes) if !bytes.is_empty() => d.header = Some(header::parse(&bytes)),
+            Ok(_) => {}
+            Err(e) => {
+                d.file = FileFact::Unreadable(e.to_string());
+                file = None;
+            }
+        }
+    }
+    let db = file.as_deref().filter(|f| f.size() > 0);
+    side_files(look, location, db, &mut d);
+    let wants_full = match (&d.wal, request.scope) {
+        (_, Some(scope)) => scope == Scope::Full,
+        (WalEvidence::Present(facts), None) => !clean || facts.trouble.is_some() || facts.missing_pages > 0,
+        (WalEvidence::Unreadable(_), None) => true,
+        (WalEvidence::Absent | WalEvidence::Empty, None) => !clean,
+    };
+    d.scope = if wants_full { Scope::Full } else { Scope::Quick };
+    match structure(look, location, db, &d, request) {
+        Ok(structure) => d.structure = structure,
+        Err(e) if matches!(d.file, FileFact::Present(_)) => d.file = FileFact::Unreadable(e.to_string()),
+        Err(_) => {}
+    }
+    d.moving = identity(look, config) != before;
+    d
+}
+
+fn side_files(look: &dyn Look, location: &Path, db: Option<&dyn ReadAt>, d: &mut DatabaseEvidence) {
+    d.hot_journal = matches!(look.stat(&side(location, "-journal")), Ok(Some(s)) if s.kind == FileKind::File && s.len > 512);
+    let shm = side(location, "-shm");
+    d.shm = match look.stat(&shm) {
+        Ok(None) => ShmState::Absent,
+        Ok(Some(s)) if s.kind == FileKind::File => {
+            look.open(&shm).and_then(|f| observe::shm(&*f)).unwrap_or(ShmState::Invalid)
+        }
+        _ => ShmState::Invalid,
+    };
+    let hint = if let ShmState::Valid(hint) = &d.shm { Some(hint) } else { None };
+    let (page_size, reserved) = geometry(d.header.as_ref());
+    let log = side(location, "-wal");
+    d.wal = match look.stat(&log) {
+        Ok(None) => WalEvidence::Absent,
+        Ok(Some(s)) if s.kind == FileKind::File => look
+            .open(&log)
+            .and_then(|f| observe::wal(&*f, db, page_size, reserved, hint))
+            .unwrap_or_else(|e| WalEvidence::Unreadable(e.to_string())),
+        Ok(Some(_)) => WalEvidence::Unreadable("it is not a regular file".to_string()),
+        Err(e) => WalEvidence::Unreadable(e.to_string()),
+    };
+}
+
+fn geometry(header: Option<&Result<Header, HeaderFault>>) -> (Option<u32>, u8) {
+    match header {
+        Some(Ok(h)) => (Some(h.page_size), h.reserved),
+        _ => (None, 0),
+    }
+}
+
+/// Structure of what SQLite would see: the database with the committed frames of the valid chain laid over it.
+fn structure(
+    look: &dyn Look,
+    location: &Path,
+    db: Option<&dyn ReadAt>,
+    d: &DatabaseEvidence,
+    request: &Request<'_>,
+) -> io::Result<Option<Structure>> {
+    let deadline = request.budget_ms.map(|ms| look.uptime_ms().saturating_add(ms));
+    let mut may_go_on = || deadline.is_none_or(|end| look.uptime_ms() < end);
+    if let WalEvidence::Present(facts) = &d.wal
+        && facts.committed > 0
+    {
+        let log = look.open(&side(location, "-wal"))?;
+        let scan = match &facts.trouble {
+            Some(trouble) => trouble.scan.clone(),
+            None => rescan(&*log, facts.page_size)?,
+        };
+        let fold = Fold {
+            page_size: facts.page_size,
+            frames: vec![(1, facts.committed)],
+            upto: facts.committed,
+            pages: facts.commit_pages,
+            sum: facts.commit_sum,
+        };
+        let source = Overlay::folded(db, &*log, &scan, &fold);
+        return check::check(&source, d.scope, &mut may_go_on).map(Some);
+    }
+    let Some(db) = db else { return Ok(None) };
+    let page_size = match &d.header {
+        Some(Ok(h)) => h.page_size,
+        _ => 4096,
+    };
+    check::check(&Overlay::alone(db, page_size), d.scope, &mut may_go_on).map(Some)
+}
+
+fn rescan(log: &dyn ReadAt, page_size: u32) -> io::Result<WalScan> {
+    crate::sqlite::wal::scan(log, Some(page_size))
+}
+
+/// Names of the operations kept in quarantine.
+pub fn quarantined(look: &dyn Look, settings: &Settings) -> Vec<String> {
+    let names = look.list(&settings.data_dir.join(journal::QUARANTINE)).unwrap_or_default();
+    names.into_iter().map(|n| n.to_string_lossy().into_owned()).collect()
+}

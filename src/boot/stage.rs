@@ -1,0 +1,173 @@
+//! Builds a candidate in staging. Works on the preserved files, so that what is built is what was preserved.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::act::{make_dirs, sha256};
+use super::outcome::Detail;
+use super::step::Build;
+use crate::config::{Rung, Settings};
+use crate::edge::{Machine, TableGain, TableRows, durable};
+use crate::journal::{self, Intent, Phase, Target};
+use crate::record;
+use crate::sqlite::judge::Candidate;
+use crate::sqlite::overlay::Fold;
+use crate::sqlite::read_vec;
+use crate::sqlite::wal;
+
+/// Builds the first candidate that the engine calls sound and writes PREPARED.
+pub fn build(machine: &mut dyn Machine, settings: &Settings, build: &Build) -> io::Result<Detail> {
+    make_dirs(machine, &build.stage)?;
+    let name = build.path.file_name().ok_or_else(|| io::Error::other("the path has no file name"))?;
+    let staged = build.stage.join(name);
+    let mut refused = Vec::new();
+    for candidate in &build.candidates {
+        match candidate_file(machine, build, candidate, &staged)? {
+            Ok((tables, gained)) => return prepare(machine, settings, build, candidate, &staged, tables, gained),
+            Err(why) => {
+                log::warn!("{}: a {:?} candidate was refused: {why}", build.database, candidate.rung);
+                refused.push(format!("{}: {why}", word(candidate)));
+            }
+        }
+    }
+    discard(machine, &build.stage)?;
+    Err(io::Error::other(format!("no candidate passed integrity_check ({})", refused.join("; "))))
+}
+
+type Gated = Result<(Vec<TableRows>, Vec<TableGain>), String>;
+
+/// The outer error: could not build; the inner: built and refused.
+fn candidate_file(machine: &mut dyn Machine, build: &Build, candidate: &Candidate, staged: &Path) -> io::Result<Gated> {
+    fold_into(machine, build, &candidate.base, staged)?;
+    let mut gained = Vec::new();
+    if let Some(extras) = &candidate.extras {
+        let donor = with_suffix(staged, ".donor");
+        fold_into(machine, build, extras, &donor)?;
+        let (lines, _) = machine.engine_check(&donor)?;
+        if lines != ["ok"] {
+            machine.unlink(&donor)?;
+            return Ok(Err(format!("the later commit is not sound: {}", lines.first().map_or("", String::as_str))));
+        }
+        gained = machine.engine_append(staged, &donor)?;
+        machine.unlink(&donor)?;
+        if gained.iter().all(|g| g.inserted == 0) {
+            return Ok(Err("the later commit has no appended rows".to_string()));
+        }
+    }
+    let (lines, tables) = machine.engine_check(staged)?;
+    if lines != ["ok"] {
+        return Ok(Err(lines.first().cloned().unwrap_or_default()));
+    }
+    Ok(Ok((tables, gained)))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Copies the preserved database and lays the images of a fold over it.
+fn fold_into(machine: &mut dyn Machine, build: &Build, fold: &Fold, to: &Path) -> io::Result<()> {
+    match &build.source {
+        Some(source) => machine.copy(source, to)?,
+        None => machine.write(to, &[])?,
+    }
+    if fold.upto == 0 {
+        return Ok(());
+    }
+    let path = build.log.as_ref().ok_or_else(|| io::Error::other("the plan names frames and no log"))?;
+    let images = {
+        let log = machine.open(path)?;
+        let scan = wal::scan(&*log, Some(fold.page_size))?;
+        let last = scan.frame(fold.upto).map(|f| (f.stored, f.commit));
+        if scan.page_size != fold.page_size || last != Some((fold.sum, fold.pages)) {
+            return Err(io::Error::other("the log is not the one that was sensed; nothing is changed"));
+        }
+        fold.images(&scan)
+    };
+    let size = usize::try_from(fold.page_size).unwrap_or(0);
+    for (page, frame) in images {
+        let image = read_vec(&*machine.open(path)?, wal::image_offset(fold.page_size, frame), size)?;
+        if image.len() != size {
+            return Err(io::Error::other(format!("frame {frame} cannot be read in full")));
+        }
+        machine.write_at(to, u64::from(page - 1) * u64::from(fold.page_size), &image)?;
+    }
+    machine.set_len(to, u64::from(fold.pages) * u64::from(fold.page_size))
+}
+
+fn prepare(
+    machine: &mut dyn Machine,
+    settings: &Settings,
+    build: &Build,
+    candidate: &Candidate,
+    staged: &Path,
+    tables: Vec<TableRows>,
+    gained: Vec<TableGain>,
+) -> io::Result<Detail> {
+    machine.set_owner(staged, build.owner.0, build.owner.1, build.mode)?;
+    machine.sync_file(staged)?;
+    machine.sync_dir(&build.stage)?;
+    if let Some(parent) = build.stage.parent() {
+        machine.sync_dir(parent)?;
+    }
+    machine.sync_dir(&settings.data_dir)?;
+    let intent = Intent {
+        op: build.op.clone(),
+        kind: "repair".to_string(),
+        phase: Phase::Prepared,
+        prepared_at: build.now,
+        by: build.by.clone(),
+        volume: build.volume.clone(),
+        stage: build.stage.clone(),
+        targets: vec![Target {
+            database: build.database.clone(),
+            path: build.path.clone(),
+            staged: staged.to_path_buf(),
+            sha256: sha256(machine.as_look(), staged)?,
+            retire: build.retire.clone(),
+        }],
+    };
+    make_dirs(machine, &settings.state_dir)?;
+    durable::replace(machine, &settings.state_dir.join(journal::FILE), &record::encode(journal::RECORD, &intent))?;
+    Ok(Detail {
+        text: format!("{} candidate built and checked", word(candidate)),
+        action: Some(word(candidate).to_string()),
+        completeness: Some(candidate.completeness),
+        tables,
+        gained,
+        frames_lost: candidate.frames_lost,
+        ..Detail::default()
+    })
+}
+
+/// The contract's word for what a candidate does.
+fn word(candidate: &Candidate) -> &'static str {
+    match candidate.rung {
+        Rung::Replay => "replayed",
+        Rung::Resync => "resynced",
+        Rung::Reindex => "reindexed",
+        Rung::Salvage => "salvaged",
+        Rung::Backup => "restored",
+        Rung::Empty => "emptied",
+    }
+}
+
+/// Removes a stage and everything in it.
+pub fn discard(machine: &mut dyn Machine, stage: &Path) -> io::Result<()> {
+    match machine.list(stage) {
+        Ok(names) => {
+            for name in names {
+                machine.unlink(&stage.join(name))?;
+            }
+            machine.remove_dir(stage)?;
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    }
+    match stage.parent() {
+        Some(parent) => machine.sync_dir(parent),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,552 @@
+//! From facts about a log to a verdict and the candidates that would repair it. Pure and total.
+//!
+//! A candidate is **exact at a commit** when every unverified frame at or before that commit has a known page whose
+//! image is superseded by a later accepted frame at or before it: then the lost images matter to nobody. Exactness
+//! alone is not enough (see [`super::resync`] on abandoned timelines): a segment is accepted only where it is proved to
+//! descend from what stands before it. Row counts decide nothing here: they prefer the candidate that lacks the deletes.
+
+use serde::{Deserialize, Serialize};
+
+use super::observe::{LogFacts, LogTail, ShmState, WalEvidence};
+use super::overlay::{Fold, lock_byte_page};
+use super::resync::{BreakKind, Continuity, Gap, Generation, Segment};
+use super::wal::{ShmHint, WalHeaderFault, WalScan};
+use crate::config::Rung;
+
+/// Second axis of a verdict: is every committed transaction still reachable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Completeness {
+    /// Nothing is missing, and evidence (named beside it) says so.
+    Complete,
+    /// No evidence either way.
+    Unknown,
+    /// Committed transactions are not reachable.
+    Lossy,
+}
+
+/// State of the log as the contract names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WalState {
+    /// No such file.
+    Absent,
+    /// A file without a frame.
+    Empty,
+    /// A valid chain, and behind it nothing but leftovers.
+    Sound,
+    /// A valid chain and an unfinished transaction behind it: normal after a power cut.
+    TornTail,
+    /// The header is gone, or live frames stand behind a break.
+    Damaged,
+    /// It cannot belong to this database.
+    Foreign,
+}
+
+/// Severity of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Worth knowing.
+    Info,
+    /// Worth attention; nothing is damaged.
+    Warning,
+    /// Damage or loss.
+    Error,
+}
+
+/// One thing found, as the JSON contract has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Severity.
+    pub level: Level,
+    /// Stable code.
+    pub code: String,
+    /// Page concerned.
+    pub page: Option<u32>,
+    /// Frame concerned (0 is the log's header).
+    pub frame: Option<u32>,
+    /// What was found and what follows, for people.
+    pub message: String,
+}
+
+impl Finding {
+    /// A finding about the whole file.
+    pub fn new(level: Level, code: &str, message: impl Into<String>) -> Self {
+        Self { level, code: code.to_string(), page: None, frame: None, message: message.into() }
+    }
+
+    /// The same, about one frame.
+    pub fn at_frame(mut self, frame: u32) -> Self {
+        self.frame = Some(frame);
+        self
+    }
+
+    /// The same, about one page.
+    pub fn at_page(mut self, page: u32) -> Self {
+        self.page = Some(page);
+        self
+    }
+}
+
+/// One way to a repaired database, to be built in staging and gated by `integrity_check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The rung it belongs to.
+    pub rung: Rung,
+    /// What is folded into the copy of the database.
+    pub base: Fold,
+    /// A later commit with a hole in it, from which only appended rows are taken.
+    pub extras: Option<Fold>,
+    /// Completeness of the result.
+    pub completeness: Completeness,
+    /// Committed frames that this candidate gives up, where they can be counted.
+    pub frames_lost: u32,
+}
+
+/// What the log says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogVerdict {
+    /// State by the contract.
+    pub state: WalState,
+    /// Frame slots in the file.
+    pub frames: u32,
+    /// Frames up to the last commit of the valid chain: what SQLite would replay.
+    pub committed: u32,
+    /// Frames verified behind damage.
+    pub resyncable: u32,
+    /// Completeness as things stand, before any repair.
+    pub completeness: Completeness,
+    /// Names of the evidence used.
+    pub evidence: Vec<String>,
+    /// Findings.
+    pub findings: Vec<Finding>,
+    /// Candidates, best first; empty: nothing to do, or nothing that may be done.
+    pub candidates: Vec<Candidate>,
+    /// True when the log needs repair, whether or not a candidate exists.
+    pub needs_repair: bool,
+}
+
+/// What the judge must know of the database file itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DbSize {
+    /// True when the file exists and is not empty.
+    pub present: bool,
+    /// Whole pages in it.
+    pub pages: u32,
+    /// Page size by its header, if readable.
+    pub page_size: Option<u32>,
+}
+
+/// Judges a log beside its database.
+pub fn judge(wal: &WalEvidence, shm: &ShmState, db: DbSize) -> LogVerdict {
+    let hint = if let ShmState::Valid(hint) = shm { Some(hint) } else { None };
+    match wal {
+        WalEvidence::Absent | WalEvidence::Empty => without_log(wal, shm, hint),
+        WalEvidence::Unreadable(why) => {
+            let text = format!("the log could not be read: {why}; check the storage and run `check` again");
+            let mut v = blank(WalState::Damaged);
+            v.findings.push(Finding::new(Level::Error, "wal-unreadable", text));
+            v
+        }
+        WalEvidence::Present(facts) => match &facts.trouble {
+            None => sound_chain(facts, hint, db),
+            Some(trouble) => damaged(facts, &trouble.scan, trouble.generation.as_ref(), hint, db),
+        },
+    }
+}
+
+fn blank(state: WalState) -> LogVerdict {
+    LogVerdict {
+        state,
+        frames: 0,
+        committed: 0,
+        resyncable: 0,
+        completeness: Completeness::Unknown,
+        evidence: Vec::new(),
+        findings: Vec::new(),
+        candidates: Vec::new(),
+        needs_repair: false,
+    }
+}
+
+fn without_log(wal: &WalEvidence, shm: &ShmState, hint: Option<&ShmHint>) -> LogVerdict {
+    let absent = matches!(wal, WalEvidence::Absent);
+    let mut v = blank(if absent { WalState::Absent } else { WalState::Empty });
+    match hint {
+        Some(h) if h.max_frame > h.backfilled => {
+            v.completeness = Completeness::Lossy;
+            v.evidence.push("shm-hint".into());
+            let n = h.max_frame - h.backfilled;
+            let text = format!(
+                "the wal-index names {n} committed frames that are not in the database, and the log that held them is {}; \
+                 look for the -wal file on the storage before it is overwritten",
+                if absent { "missing" } else { "empty" }
+            );
+            v.findings.push(Finding::new(Level::Error, "wal-missing", text));
+        }
+        Some(_) => {
+            v.completeness = Completeness::Complete;
+            v.evidence.push("shm-hint".into());
+        }
+        None if absent && matches!(shm, ShmState::Invalid) => {
+            v.completeness = Completeness::Lossy;
+            let text = "a wal-index stands without its log: SQLite never leaves it so; committed rows may be missing";
+            v.findings.push(Finding::new(Level::Error, "shm-without-wal", text));
+        }
+        None => {}
+    }
+    v
+}
+
+fn sound_chain(facts: &LogFacts, hint: Option<&ShmHint>, db: DbSize) -> LogVerdict {
+    let torn = facts.prefix > facts.committed || facts.tail == LogTail::Torn;
+    let mut v = blank(if torn { WalState::TornTail } else { WalState::Sound });
+    v.frames = facts.frames;
+    v.committed = facts.committed;
+    let salt = facts.header.as_ref().ok().map(|h| h.salt);
+    if let Some(h) = hint.filter(|h| Some(h.salt) == salt) {
+        v.evidence.push("shm-hint".into());
+        if h.max_frame > facts.committed && h.max_frame > h.backfilled {
+            v.completeness = Completeness::Lossy;
+            let n = h.max_frame - facts.committed;
+            let text = format!("the wal-index names {} committed frames, the log holds {}: {n} are missing", h.max_frame, facts.committed);
+            v.findings.push(Finding::new(Level::Error, "committed-frames-missing", text).at_frame(facts.committed + 1));
+        } else if !torn && h.max_frame == facts.committed && (h.max_frame == 0 || h.sum == facts.commit_sum) {
+            v.completeness = Completeness::Complete;
+        }
+    }
+    if torn {
+        let text = "an unfinished transaction stands at the end of the log; it was never committed and SQLite ignores it";
+        v.findings.push(Finding::new(Level::Info, "wal-torn-tail", text).at_frame(facts.committed + 1));
+    }
+    if facts.committed == 0 {
+        return v;
+    }
+    let whole = Fold {
+        page_size: facts.page_size,
+        frames: vec![(1, facts.committed)],
+        upto: facts.committed,
+        pages: facts.commit_pages,
+        sum: facts.commit_sum,
+    };
+    let mismatch = db.page_size.is_some_and(|s| db.present && s != facts.page_size);
+    if facts.missing_pages > 0 || mismatch {
+        v.state = WalState::Foreign;
+        v.completeness = Completeness::Unknown;
+        v.needs_repair = true;
+        let text = format!(
+            "the log cannot belong to this database: {}; replaying it would corrupt the database",
+            if mismatch { "the page sizes differ".to_string() } else { format!("{} pages are in neither file", facts.missing_pages) }
+        );
+        v.findings.push(Finding::new(Level::Error, "wal-foreign", text));
+    } else if !db.present {
+        // SQLite deletes a log that stands beside an empty database file, and with it every committed row.
+        v.needs_repair = true;
+        v.completeness = Completeness::Lossy;
+        let text = "the database file is empty or missing while its log is whole: SQLite would discard the log";
+        v.findings.push(Finding::new(Level::Error, "database-file-empty", text));
+        let completeness = if v.evidence.is_empty() { Completeness::Unknown } else { Completeness::Complete };
+        v.candidates.push(Candidate { rung: Rung::Replay, base: whole, extras: None, completeness, frames_lost: 0 });
+    }
+    v
+}
+
+fn damaged(
+    facts: &LogFacts,
+    scan: &WalScan,
+    generation: Option<&Generation>,
+    hint: Option<&ShmHint>,
+    db: DbSize,
+) -> LogVerdict {
+    let mut v = blank(WalState::Damaged);
+    v.frames = facts.frames;
+    v.committed = facts.committed;
+    v.needs_repair = true;
+    if let Err(WalHeaderFault::Version(version)) = facts.header {
+        let text = format!("the log names format version {version}, which no SQLite reads; the database cannot be opened");
+        v.findings.push(Finding::new(Level::Error, "wal-version", text).at_frame(0));
+        return v;
+    }
+    if facts.header.is_err() {
+        let text = "the log's header is damaged: SQLite would silently ignore the whole log and delete it";
+        v.findings.push(Finding::new(Level::Error, "wal-header-damaged", text).at_frame(0));
+    }
+    let empty = Generation { salt: [0, 0], segments: Vec::new(), pages: Vec::new() };
+    let generation = generation.unwrap_or(&empty);
+    v.resyncable = generation.segments.iter().map(|s| s.last + 1 - s.first.max(facts.prefix + 1).min(s.last + 1)).sum();
+    let hint = hint.filter(|h| h.page_size == scan.page_size);
+    if hint.is_some() {
+        v.evidence.push("shm-hint".into());
+    }
+    let alone = |completeness, frames_lost| Candidate {
+        rung: Rung::Replay,
+        base: Fold::nothing(db.page_size.unwrap_or(scan.page_size)),
+        extras: None,
+        completeness,
+        frames_lost,
+    };
+    if facts.header.is_err() {
+        let liveness = liveness(generation, hint);
+        match liveness {
+            Liveness::Live => {}
+            Liveness::Stale | Liveness::NoOp => {
+                let lost = hint.map_or(0, |h| h.max_frame.saturating_sub(h.backfilled));
+                let known = hint.is_some() && liveness == Liveness::Stale;
+                v.completeness = match (lost, known) {
+                    (0, true) => Completeness::Complete,
+                    (0, false) => Completeness::Unknown,
+                    _ => Completeness::Lossy,
+                };
+                let text = "the frames that survive are already in the database, or older than it; they are not applied";
+                v.findings.push(Finding::new(Level::Info, "wal-already-applied", text));
+                if lost > 0 {
+                    let text = format!("{lost} committed frames were destroyed with the head of the log");
+                    v.findings.push(Finding::new(Level::Error, "committed-frames-missing", text));
+                }
+                if db.present {
+                    v.candidates.push(alone(v.completeness, lost));
+                }
+                return v;
+            }
+            Liveness::Unclear => {
+                v.completeness = Completeness::Lossy;
+                let text = "it cannot be proved that the surviving frames belong to the live generation; they are kept \
+                            in quarantine and not applied";
+                v.findings.push(Finding::new(Level::Error, "wal-generation-unclear", text));
+                if db.present && generation.pages.iter().all(|p| p.equal.is_none() || p.equals_last) {
+                    v.candidates.push(alone(Completeness::Lossy, v.resyncable));
+                }
+                return v;
+            }
+        }
+    }
+    let joined = join(generation, scan, hint, &mut v);
+    candidates(&joined, scan, generation, hint, db, facts, &mut v);
+    v
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Liveness {
+    Live,
+    Stale,
+    NoOp,
+    Unclear,
+}
+
+/// Whether a generation whose header is gone is the live one. A stale one must not be applied: its pages are older
+/// than the database's. A wal-index of the same salts says live; one that is ahead says stale; without it the pages
+/// themselves are compared: a stale generation has been copied back completely, so the database holds its last images
+/// or newer ones.
+fn liveness(generation: &Generation, hint: Option<&ShmHint>) -> Liveness {
+    if generation.segments.is_empty() {
+        return Liveness::Stale;
+    }
+    if let Some(h) = hint {
+        if h.salt == generation.salt {
+            let first = generation.segments.first().map_or(0, |s| s.first);
+            return if h.max_frame < first { Liveness::Unclear } else { Liveness::Live };
+        }
+        let ahead = h.salt[0].wrapping_sub(generation.salt[0]);
+        if (1..=1 << 16).contains(&ahead) {
+            return Liveness::Stale;
+        }
+    }
+    if generation.pages.iter().all(|p| p.equals_last) {
+        return Liveness::NoOp;
+    }
+    if generation.pages.iter().any(|p| p.beyond || (p.equal.is_some() && !p.equals_last)) {
+        return Liveness::Live;
+    }
+    let ahead = generation.pages.iter().any(|p| p.newer > 0);
+    let behind = generation.pages.iter().any(|p| p.newer < 0);
+    match (ahead, behind) {
+        (true, false) => Liveness::Live,
+        (false, true) => Liveness::Stale,
+        _ => Liveness::Unclear,
+    }
+}
+
+struct Joined {
+    frames: Vec<(u32, u32)>,
+    lost: Vec<(u32, Vec<u32>)>,
+    refused: bool,
+    refused_damage: bool,
+    bridged: bool,
+}
+
+fn confirms(segment: &Segment, scan: &WalScan, hint: Option<&ShmHint>, salt: [u32; 2]) -> bool {
+    hint.is_some_and(|h| {
+        h.salt == salt
+            && (segment.first..=segment.last).contains(&h.max_frame)
+            && scan.frame(h.max_frame).is_some_and(|f| f.stored == h.sum)
+    })
+}
+
+/// Accepts segments from the front for as long as each is proved to descend from the one before.
+fn join(generation: &Generation, scan: &WalScan, hint: Option<&ShmHint>, v: &mut LogVerdict) -> Joined {
+    let mut joined =
+        Joined { frames: Vec::new(), lost: Vec::new(), refused: false, refused_damage: false, bridged: false };
+    for (i, segment) in generation.segments.iter().enumerate() {
+        let Some(gap) = &segment.gap else {
+            joined.frames.push((segment.first, segment.last));
+            continue;
+        };
+        // A frame of the live timeline at m makes every frame before m a frame of the live timeline.
+        let rest = generation.segments.get(i..).unwrap_or(&[]);
+        let confirmed = rest.iter().any(|s| confirms(s, scan, hint, generation.salt));
+        let accepted = descends(gap, joined.frames.is_empty(), confirmed, hint, generation.salt);
+        v.findings.push(gap_finding(gap, segment, accepted));
+        if !accepted {
+            joined.refused = true;
+            joined.refused_damage |= gap.kind != BreakKind::WellFormed;
+            break;
+        }
+        joined.bridged = true;
+        joined.frames.push((segment.first, segment.last));
+        joined.lost.extend(gap.lost.iter().map(|l| (l.frame, l.pages.clone())));
+    }
+    joined
+}
+
+fn descends(gap: &Gap, at_head: bool, confirmed: bool, hint: Option<&ShmHint>, salt: [u32; 2]) -> bool {
+    if gap.proof.is_some() {
+        return true;
+    }
+    if at_head {
+        // Nothing stands before. A wal-index of this generation that ends inside the gap would mean that the live
+        // timeline ended there and these frames were abandoned.
+        let ends_inside = hint.is_some_and(|h| h.salt == salt && h.max_frame <= gap.last);
+        return confirmed || !ends_inside;
+    }
+    match (gap.kind, gap.continuity) {
+        (_, Continuity::Contradicted) | (BreakKind::Head, _) => false,
+        (BreakKind::WellFormed, c) => confirmed && c == Continuity::Shown,
+        (BreakKind::Leftover | BreakKind::Zero, c) => c == Continuity::Shown,
+        (BreakKind::ForeignSalts | BreakKind::PageNumber | BreakKind::Malformed, c) => {
+            c == Continuity::Shown || confirmed
+        }
+    }
+}
+
+fn gap_finding(gap: &Gap, segment: &Segment, accepted: bool) -> Finding {
+    let what = match gap.kind {
+        BreakKind::Head => "the head of the log is damaged".to_string(),
+        BreakKind::WellFormed => format!("frame {} does not continue the chain though it looks whole", gap.first),
+        BreakKind::Leftover => format!("frame {} was never written in this generation", gap.first),
+        BreakKind::Zero => format!("frame {} is erased", gap.first),
+        BreakKind::ForeignSalts | BreakKind::PageNumber | BreakKind::Malformed => format!("frame {} is damaged", gap.first),
+    };
+    let n = segment.last + 1 - segment.first;
+    let (code, then) = match (accepted, gap.kind) {
+        (true, BreakKind::Head) => ("wal-head-lost", format!("{n} frames behind it verify")),
+        (true, _) => ("wal-frame-damaged", format!("{n} frames behind it verify and continue the same timeline")),
+        (false, BreakKind::WellFormed) => (
+            "wal-abandoned-timeline",
+            format!("{n} frames behind it verify among themselves, as after a lost write; they are not applied"),
+        ),
+        (false, _) => (
+            "wal-continuity-unproved",
+            format!("{n} frames behind it verify, but nothing proves that they continue it; they are not applied"),
+        ),
+    };
+    Finding::new(Level::Error, code, format!("{what}; {then}")).at_frame(gap.first)
+}
+
+fn candidates(
+    joined: &Joined,
+    scan: &WalScan,
+    generation: &Generation,
+    hint: Option<&ShmHint>,
+    db: DbSize,
+    facts: &LogFacts,
+    v: &mut LogVerdict,
+) {
+    let accepted: Vec<u32> = joined.frames.iter().flat_map(|(a, b)| *a..=*b).collect();
+    let commits: Vec<u32> =
+        accepted.iter().copied().filter(|n| scan.frame(*n).is_some_and(|f| f.commit != 0)).collect();
+    let latest = commits.last().copied().unwrap_or(0);
+    let size_at = |c: u32| scan.frame(c).map_or(0, |f| f.commit);
+    let fold = |c: u32| Fold {
+        page_size: scan.page_size,
+        frames: joined.frames.clone(),
+        upto: c,
+        pages: size_at(c),
+        sum: scan.frame(c).map_or([0, 0], |f| f.stored),
+    };
+    let windows: Vec<(u32, u32)> =
+        joined.lost.iter().map(|(n, pages)| (*n, superseded_at(*n, pages, &accepted, scan, size_at(latest)))).collect();
+    let exact = |c: &u32| windows.iter().all(|(from, to)| c < from || c >= to);
+    let best = commits.iter().rev().copied().find(exact).unwrap_or(0);
+    let confirmed = hint.is_some_and(|h| h.salt == generation.salt && h.max_frame == latest) && !joined.refused;
+    let beyond = hint.is_some_and(|h| h.salt == generation.salt && h.max_frame > latest && h.max_frame > h.backfilled);
+    let whole = match (best == latest, beyond || joined.refused_damage, confirmed) {
+        (false, _, _) | (_, true, _) => Completeness::Lossy,
+        (true, false, true) => Completeness::Complete,
+        (true, false, false) => Completeness::Unknown,
+    };
+    v.completeness = if latest > facts.committed || whole == Completeness::Lossy {
+        Completeness::Lossy
+    } else {
+        Completeness::Unknown
+    };
+    if beyond {
+        let text = "the wal-index names committed frames behind the last one that could be verified: they are lost";
+        v.findings.push(Finding::new(Level::Error, "committed-frames-missing", text).at_frame(latest + 1));
+    }
+    if !holds_every_page(&fold(best), scan, db) || (best == 0 && !db.present) {
+        let text = "the frames that verify do not make a whole database together with the file; salvage is needed";
+        v.findings.push(Finding::new(Level::Error, "log-insufficient", text));
+        return;
+    }
+    if !base_is_clean(best, &accepted, scan, generation) {
+        let text = "a checkpoint had copied part of this log into the database, and frames it needs are lost; \
+                    no earlier state can be proved consistent, so nothing is changed: salvage is needed";
+        v.findings.push(Finding::new(Level::Error, "half-checkpointed", text));
+        return;
+    }
+    let rung = if joined.bridged && best > facts.committed { Rung::Resync } else { Rung::Replay };
+    let given_up = latest.saturating_sub(best);
+    let extras = (best < latest && holds_every_page(&fold(latest), scan, db)).then(|| fold(latest));
+    let base = if best == 0 { Fold::nothing(db.page_size.unwrap_or(scan.page_size)) } else { fold(best) };
+    let rung = if extras.is_some() { Rung::Resync } else { rung };
+    v.candidates.push(Candidate { rung, base: base.clone(), extras: extras.clone(), completeness: whole, frames_lost: given_up });
+    if extras.is_some() {
+        let rung = if best > facts.committed { Rung::Resync } else { Rung::Replay };
+        v.candidates.push(Candidate { rung, base, extras: None, completeness: whole, frames_lost: given_up });
+    }
+}
+
+/// The frame by which every page a lost frame can have been has a later accepted image; `u32::MAX` when never.
+fn superseded_at(lost: u32, pages: &[u32], accepted: &[u32], scan: &WalScan, size: u32) -> u32 {
+    let mut open: std::collections::BTreeSet<u32> =
+        if pages.is_empty() { (1..=size).collect() } else { pages.iter().copied().collect() };
+    for n in accepted.iter().filter(|n| **n > lost) {
+        if let Some(frame) = scan.frame(*n) {
+            open.remove(&frame.page);
+        }
+        if open.is_empty() {
+            return *n;
+        }
+    }
+    u32::MAX
+}
+
+/// Every page up to the commit's size is in the file or among the images: otherwise the log is another database's.
+fn holds_every_page(fold: &Fold, scan: &WalScan, db: DbSize) -> bool {
+    if fold.upto == 0 {
+        return true;
+    }
+    let images = fold.images(scan);
+    let held = if db.present { db.pages } else { 0 };
+    let lock = lock_byte_page(fold.page_size);
+    (held + 1..=fold.pages).all(|p| p == lock || images.contains_key(&p))
+}
+
+/// No page of the database comes from a frame behind the commit: a checkpoint may have copied later images already,
+/// and a page without an image at or before the commit would keep them.
+fn base_is_clean(best: u32, accepted: &[u32], scan: &WalScan, generation: &Generation) -> bool {
+    let covered: std::collections::BTreeSet<u32> =
+        accepted.iter().filter(|n| **n <= best).filter_map(|n| scan.frame(*n)).map(|f| f.page).collect();
+    generation.pages.iter().all(|p| covered.contains(&p.page) || p.equal.is_none())
+}

@@ -1,0 +1,92 @@
+//! Database ⊕ chosen frames, as one source of pages: what a reader would see after those frames are folded in.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::wal::{WalScan, image_offset};
+use super::{ReadAt, read_vec};
+
+/// Which frames of a log make a database: every accepted frame up to a commit, the last image of each page winning.
+/// Self-contained, so that a plan can carry it; `upto` 0 means the database alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fold {
+    /// Page size of the log.
+    pub page_size: u32,
+    /// Accepted frames as closed ranges, ascending, 1-based.
+    pub frames: Vec<(u32, u32)>,
+    /// The commit frame that ends the fold; 0: nothing is folded in.
+    pub upto: u32,
+    /// Database size in pages after that commit; 0: as the database file has it.
+    pub pages: u32,
+    /// Stored checksum of frame `upto`, so that a log that moved since sensing is noticed.
+    pub sum: [u32; 2],
+}
+
+impl Fold {
+    /// The database alone.
+    pub fn nothing(page_size: u32) -> Self {
+        Self { page_size, frames: Vec::new(), upto: 0, pages: 0, sum: [0, 0] }
+    }
+
+    /// Accepted frame numbers up to the commit, ascending.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
+        self.frames.iter().flat_map(|(a, b)| *a..=*b).take_while(|n| *n <= self.upto)
+    }
+
+    /// The winning frame of each page.
+    pub fn images(&self, scan: &WalScan) -> BTreeMap<u32, u32> {
+        let page = |n: u32| scan.frame(n).map(|f| (f.page, n));
+        self.numbers().filter_map(page).filter(|(p, _)| *p <= self.pages).collect()
+    }
+}
+
+/// The page that holds the locking bytes at 1 GiB; never written, in a log or in the file (file format 2, section 1.4).
+pub fn lock_byte_page(page_size: u32) -> u32 {
+    (1 << 30) / page_size.max(1) + 1
+}
+
+/// Pages of a database with frames laid over it.
+pub struct Overlay<'a> {
+    db: Option<&'a dyn ReadAt>,
+    wal: Option<&'a dyn ReadAt>,
+    images: BTreeMap<u32, u32>,
+    /// Page size in bytes.
+    pub page_size: u32,
+    /// Size of the result in pages.
+    pub pages: u32,
+}
+
+impl<'a> Overlay<'a> {
+    /// The database alone.
+    pub fn alone(db: &'a dyn ReadAt, page_size: u32) -> Self {
+        let pages = u32::try_from(db.size().div_ceil(u64::from(page_size.max(1)))).unwrap_or(u32::MAX);
+        Self { db: Some(db), wal: None, images: BTreeMap::new(), page_size, pages }
+    }
+
+    /// The database with a fold of its log. A missing or empty database file is all zeroes.
+    pub fn folded(db: Option<&'a dyn ReadAt>, wal: &'a dyn ReadAt, scan: &WalScan, fold: &Fold) -> Self {
+        if fold.upto == 0 {
+            let page_size = fold.page_size;
+            let pages = db.map_or(0, |d| d.size().div_ceil(u64::from(page_size.max(1))));
+            let pages = u32::try_from(pages).unwrap_or(u32::MAX);
+            return Self { db, wal: Some(wal), images: BTreeMap::new(), page_size, pages };
+        }
+        Self { db, wal: Some(wal), images: fold.images(scan), page_size: fold.page_size, pages: fold.pages }
+    }
+
+    /// Page `number` (1-based), `None` beyond the end or where the file is short.
+    pub fn page(&self, number: u32) -> io::Result<Option<Vec<u8>>> {
+        if number == 0 || number > self.pages {
+            return Ok(None);
+        }
+        let len = usize::try_from(self.page_size).unwrap_or(0);
+        let bytes = match (self.images.get(&number), self.wal, self.db) {
+            (Some(frame), Some(wal), _) => read_vec(wal, image_offset(self.page_size, *frame), len)?,
+            (_, _, Some(db)) => read_vec(db, u64::from(number - 1) * u64::from(self.page_size), len)?,
+            _ => Vec::new(),
+        };
+        Ok((bytes.len() == len).then_some(bytes))
+    }
+}
