@@ -1,7 +1,7 @@
 //! Boot slots: which side starts next, how often it may try, and what it has proved.
 //!
 //! Pure. Every verb changes the value in memory only and says whether it changed anything; the caller writes once, at
-//! the end, and only then. [`file`] turns the value into the two copies of the plain state file and back.
+//! the end, and only then. [`mod@file`] turns the value into the two copies of the plain state file and back.
 //!
 //! One boot is: refund or not, [`SlotsState::choose`], [`SlotsState::count_attempt`], one write, start. Refund and
 //! attempt must go into the same write: a cut between two writes would hand out a try that no start has used.

@@ -1,4 +1,5 @@
 //! What may stand in recovery.toml, and what is said about everything else.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 use std::path::Path;
 
@@ -277,6 +278,12 @@ fn a_boot_uses_what_it_can_and_reports_the_rest() {
 }
 
 #[test]
+fn two_values_that_contradict_each_other_both_take_the_default() {
+    let (settings, faults) = Settings::lenient("[slots]\na = 'PARTLABEL=root-b'\n[button]\nhold_seconds = 30\n");
+    assert_eq!((settings, faults.len()), (Settings::default_for_agent(), 2));
+}
+
+#[test]
 fn a_literal_id_is_for_the_desk_and_refused_at_boot() {
     let text = "[device]\nid = 'GW-042'\n";
     assert_eq!(config::parse(text).unwrap().device_id.as_deref(), Some("GW-042"));
@@ -287,7 +294,8 @@ fn a_literal_id_is_for_the_desk_and_refused_at_boot() {
 
 #[test]
 fn a_file_that_is_not_toml_boots_on_the_defaults_and_names_the_line() {
-    for text in ["[boot]\nhold_minutes = 3\n[data\ndevice = 'x'\n", "\n= 3", "a = [[[[", "\u{0}"] {
+    let deep = format!("a = {}", "[".repeat(200_000));
+    for text in ["[boot]\nhold_minutes = 3\n[data\ndevice = 'x'\n", "\n= 3", &deep, "\u{0}"] {
         let (settings, faults) = Settings::lenient(text);
         assert_eq!(settings, Settings::default_for_agent());
         assert_eq!(faults.len(), 1);
@@ -295,6 +303,14 @@ fn a_file_that_is_not_toml_boots_on_the_defaults_and_names_the_line() {
         assert_eq!(config::parse(text), Err(faults));
     }
     assert_eq!(Settings::lenient("[boot]\nhold_minutes = 3\n[data\n").1[0].line, 3);
+}
+
+#[test]
+fn a_hundred_thousand_faults_are_read_in_linear_time() {
+    let text: String = (0..100_000).map(|i| format!("[x{i}]\n")).collect();
+    let (settings, faults) = Settings::lenient(&text);
+    assert_eq!((settings, faults.len()), (Settings::default_for_agent(), 100_000));
+    assert_eq!(faults[99_999].line, 100_000);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Thousands of random histories of starts, marks, resets and power losses through the slot state and its file.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 use pyvorin_recovery::record;
 use pyvorin_recovery::slots::file::{self, FileState, Origin};
@@ -55,6 +56,15 @@ fn a_good_slot_is_retained_across_power_cuts_and_refunds_end() {
 }
 
 #[test]
+fn one_start_is_refunded_once() {
+    let mut state = SlotsState::fresh(3);
+    assert!(!state.refund(Slot::A), "nothing was started");
+    boot(&mut state, false);
+    assert!(!state.refund(Slot::B) && state.refund(Slot::A) && !state.refund(Slot::A));
+    assert_eq!((state.a.left, state.refunds_in_row), (3, 1));
+}
+
+#[test]
 fn marking_good_twice_changes_nothing_the_second_time() {
     let mut state = SlotsState::fresh(3);
     boot(&mut state, false);
@@ -76,6 +86,8 @@ fn bad_and_primary_are_taken_back_only_by_name() {
     assert!(!state.set_primary(Slot::A, 2));
     assert!(state.mark_bad(Slot::B) && state.mark_bad(Slot::A));
     assert_eq!((state.choose().slot, state.primary()), (Slot::R, None));
+    assert!(state.mark_good(Slot::B, 2) && state.mark_good(Slot::A, 2));
+    assert_eq!((state.order.as_slice(), state.boot_state(Slot::A)), ([Slot::B, Slot::A].as_slice(), BootState::Good));
     assert_eq!([Slot::A, Slot::B, Slot::R].map(Slot::other), [Some(Slot::B), Some(Slot::A), None]);
 }
 

@@ -1,5 +1,5 @@
-//! The file as written. A [`Section`] hands out typed values key by key and remembers which keys it was asked for;
-//! [`Section::finish`] turns the leftovers into faults. So the list of known keys cannot drift from the code that
+//! The file as written. A `Section` hands out typed values key by key and remembers which keys it was asked for;
+//! `Section::finish` turns the leftovers into faults. So the list of known keys cannot drift from the code that
 //! reads them, and a misspelt key is never silently a default.
 //!
 //! A getter that finds a value of the wrong type or out of range records a fault and returns `None`, exactly as for
@@ -16,21 +16,20 @@ use super::Fault;
 /// Longest path the kernel accepts (PATH_MAX with its NUL).
 const PATH_MAX: usize = 4095;
 
-/// Collects faults, knowing the text so that each has its line.
-pub(super) struct Faults<'t> {
-    text: &'t str,
+/// Collects faults, knowing where lines end so that each has its own.
+pub(super) struct Faults {
+    newlines: Vec<usize>,
     list: Vec<Fault>,
 }
 
-impl<'t> Faults<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
-        Self { text, list: Vec::new() }
+impl Faults {
+    pub(super) fn new(text: &str) -> Self {
+        Self { newlines: text.match_indices('\n').map(|(at, _)| at).collect(), list: Vec::new() }
     }
 
     /// Records a fault at byte offset `at`.
     pub(super) fn add(&mut self, path: impl Into<String>, at: usize, message: impl Into<String>) {
-        let before = self.text.as_bytes().get(..at).unwrap_or(self.text.as_bytes());
-        let line = 1 + before.iter().filter(|b| **b == b'\n').count();
+        let line = 1 + self.newlines.partition_point(|newline| *newline < at);
         let line = u32::try_from(line).unwrap_or(u32::MAX);
         self.list.push(Fault { path: path.into(), line, message: message.into() });
     }
@@ -82,13 +81,13 @@ impl<'a, 'i> Section<'a, 'i> {
         self.table?.get(key)
     }
 
-    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str, faults: &mut Faults<'_>) {
+    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str, faults: &mut Faults) {
         let found = value.get_ref().type_str();
         faults.add(self.path(key), value.span().start, format!("is a TOML {found}; write {wanted}"));
     }
 
     /// A string.
-    pub(super) fn text(&mut self, key: &'static str, faults: &mut Faults<'_>) -> Option<Placed<String>> {
+    pub(super) fn text(&mut self, key: &'static str, faults: &mut Faults) -> Option<Placed<String>> {
         let value = self.get(key)?;
         match value.get_ref().as_str() {
             Some(text) => Some(Placed { value: text.to_owned(), at: value.span().start }),
@@ -103,7 +102,7 @@ impl<'a, 'i> Section<'a, 'i> {
     pub(super) fn checked<T>(
         &mut self,
         key: &'static str,
-        faults: &mut Faults<'_>,
+        faults: &mut Faults,
         accept: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         let text = self.text(key, faults)?;
@@ -117,12 +116,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(
-        &mut self,
-        key: &'static str,
-        faults: &mut Faults<'_>,
-        choices: &[(&str, T)],
-    ) -> Option<T> {
+    pub(super) fn word<T: Copy>(&mut self, key: &'static str, faults: &mut Faults, choices: &[(&str, T)]) -> Option<T> {
         self.checked(key, faults, |text| choose(text, choices))
     }
 
@@ -130,7 +124,7 @@ impl<'a, 'i> Section<'a, 'i> {
     pub(super) fn integer(
         &mut self,
         key: &'static str,
-        faults: &mut Faults<'_>,
+        faults: &mut Faults,
         range: Range<u32>,
         why: &str,
     ) -> Option<u32> {
@@ -152,7 +146,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// `true` or `false`.
-    pub(super) fn flag(&mut self, key: &'static str, faults: &mut Faults<'_>) -> Option<bool> {
+    pub(super) fn flag(&mut self, key: &'static str, faults: &mut Faults) -> Option<bool> {
         let value = self.get(key)?;
         let flag = value.get_ref().as_bool();
         if flag.is_none() {
@@ -162,7 +156,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// A list of strings; an element of another type is a fault and left out.
-    pub(super) fn list(&mut self, key: &'static str, faults: &mut Faults<'_>) -> Option<Vec<Placed<String>>> {
+    pub(super) fn list(&mut self, key: &'static str, faults: &mut Faults) -> Option<Vec<Placed<String>>> {
         let value = self.get(key)?;
         let Some(items) = value.get_ref().as_array() else {
             self.wrong_type(key, value, "a list of strings in square brackets", faults);
@@ -179,12 +173,12 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// An absolute path.
-    pub(super) fn absolute(&mut self, key: &'static str, faults: &mut Faults<'_>) -> Option<PathBuf> {
+    pub(super) fn absolute(&mut self, key: &'static str, faults: &mut Faults) -> Option<PathBuf> {
         self.checked(key, faults, absolute)
     }
 
     /// Ends the section: a key that nobody asked for is a fault that names the nearest known one.
-    pub(super) fn finish(self, faults: &mut Faults<'_>) {
+    pub(super) fn finish(self, faults: &mut Faults) {
         for (key, _) in self.table.into_iter().flatten() {
             let name: &str = key.get_ref();
             if !self.known.contains(&name) {

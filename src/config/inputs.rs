@@ -54,7 +54,7 @@ pub(super) fn read(text: &str, door: Door) -> (Settings, Vec<Fault>) {
     (settings, faults.into_sorted())
 }
 
-fn read_document(document: &DeTable<'_>, door: Door, to: &mut Settings, faults: &mut Faults<'_>) {
+fn read_document(document: &DeTable<'_>, door: Door, to: &mut Settings, faults: &mut Faults) {
     let mut root = Section::new("", Some(document));
     device(section(&mut root, "device", faults), door, to, faults);
     data(section(&mut root, "data", faults), to, faults);
@@ -71,7 +71,7 @@ fn read_document(document: &DeTable<'_>, door: Door, to: &mut Settings, faults: 
     root.finish(faults);
 }
 
-fn section<'a, 'i>(root: &mut Section<'a, 'i>, name: &'static str, faults: &mut Faults<'_>) -> Section<'a, 'i> {
+fn section<'a, 'i>(root: &mut Section<'a, 'i>, name: &'static str, faults: &mut Faults) -> Section<'a, 'i> {
     let value = root.get(name);
     let table = value.and_then(|v| v.get_ref().as_table());
     if let (Some(value), None) = (value, table) {
@@ -87,7 +87,7 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-fn device(mut from: Section<'_, '_>, door: Door, to: &mut Settings, faults: &mut Faults<'_>) {
+fn device(mut from: Section<'_, '_>, door: Door, to: &mut Settings, faults: &mut Faults) {
     set(&mut to.device_id_from, from.word("id_from", faults, &ID_SOURCES).map(str::to_owned));
     let at = from.text("id", faults);
     match at {
@@ -104,7 +104,7 @@ fn device(mut from: Section<'_, '_>, door: Door, to: &mut Settings, faults: &mut
     from.finish(faults);
 }
 
-fn data(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) {
+fn data(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     set(&mut to.data_device, from.checked("device", faults, block_device));
     set(&mut to.data_mountpoint, from.absolute("mountpoint", faults));
     set(&mut to.data_dir, from.absolute("dir", faults));
@@ -113,7 +113,7 @@ fn data(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) {
 
 /// A `[state]` section without `device` means that there is no partition; without the section the default stands.
 /// A faulty device keeps the default, so that a typing error does not move the state into the initramfs.
-fn state(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) {
+fn state(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     let given = from.get("device").is_some();
     match from.checked("device", faults, block_device) {
         Some(device) => to.state_device = Some(device),
@@ -124,7 +124,7 @@ fn state(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) 
     from.finish(faults);
 }
 
-fn databases(root: &mut Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) {
+fn databases(root: &mut Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     let Some(value) = root.get("database") else { return };
     let Some(entries) = value.get_ref().as_array() else {
         faults.add("database", value.span().start, "is one section; write [[database]] with two brackets for each");
@@ -148,7 +148,7 @@ fn databases(root: &mut Section<'_, '_>, to: &mut Settings, faults: &mut Faults<
     }
 }
 
-fn database(mut from: Section<'_, '_>, at: usize, earlier: &[Database], faults: &mut Faults<'_>) -> Option<Database> {
+fn database(mut from: Section<'_, '_>, at: usize, earlier: &[Database], faults: &mut Faults) -> Option<Database> {
     let name = from.checked("name", faults, database_name);
     let mut one = Database::named(name.as_deref().unwrap_or_default());
     match &name {
@@ -176,7 +176,7 @@ fn database(mut from: Section<'_, '_>, at: usize, earlier: &[Database], faults: 
     (unique && name.is_some() && !one.path.as_os_str().is_empty()).then_some(one)
 }
 
-fn accept(from: &mut Section<'_, '_>, one: &mut Database, faults: &mut Faults<'_>) {
+fn accept(from: &mut Section<'_, '_>, one: &mut Database, faults: &mut Faults) {
     if from.get("accept").is_none() {
         return;
     }
@@ -194,7 +194,7 @@ fn accept(from: &mut Section<'_, '_>, one: &mut Database, faults: &mut Faults<'_
     one.accept = rungs;
 }
 
-fn unique(from: &Section<'_, '_>, at: usize, one: &Database, earlier: &[Database], faults: &mut Faults<'_>) -> bool {
+fn unique(from: &Section<'_, '_>, at: usize, one: &Database, earlier: &[Database], faults: &mut Faults) -> bool {
     let mut unique = true;
     if earlier.iter().any(|other| other.name == one.name) {
         faults.add(
@@ -212,13 +212,13 @@ fn unique(from: &Section<'_, '_>, at: usize, one: &Database, earlier: &[Database
     unique
 }
 
-fn service(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) {
+fn service(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     set(&mut to.service_unit, from.checked("unit", faults, unit));
     set(&mut to.service_health, from.checked("health", faults, health));
     from.finish(faults);
 }
 
-fn backup(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) {
+fn backup(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     set(&mut to.backup_dir, from.absolute("dir", faults));
     from.flag("local_restore", faults);
     each(&mut from, "recipients", faults, |text| {
@@ -241,7 +241,7 @@ fn backup(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>)
 fn each(
     from: &mut Section<'_, '_>,
     key: &'static str,
-    faults: &mut Faults<'_>,
+    faults: &mut Faults,
     check: impl Fn(&str) -> Result<(), String>,
 ) {
     for item in from.list(key, faults).unwrap_or_default() {
@@ -251,21 +251,21 @@ fn each(
     }
 }
 
-fn keys(mut from: Section<'_, '_>, faults: &mut Faults<'_>) {
+fn keys(mut from: Section<'_, '_>, faults: &mut Faults) {
     for key in ["restore_identity", "signing_key", "keyring"] {
         from.absolute(key, faults);
     }
     from.finish(faults);
 }
 
-fn quarantine(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) {
+fn quarantine(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     let keep = from.integer("keep", faults, 1..101, "preserved operations per database, the newest always among them");
     set(&mut to.quarantine_keep, keep);
     set(&mut to.quarantine_max_percent, from.integer("max_percent", faults, 1..101, "percent of the data partition"));
     from.finish(faults);
 }
 
-fn slots(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) {
+fn slots(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     set(&mut to.slot_backend, from.word("backend", faults, &BACKENDS));
     set(
         &mut to.slot_tries,
@@ -284,7 +284,7 @@ fn slots(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) 
     from.finish(faults);
 }
 
-fn button(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) {
+fn button(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     let line = from.text("line", faults);
     let chip = from.text("chip", faults);
     let offset = from.integer("offset", faults, 0..65536, "offset of the line on its chip");
@@ -321,12 +321,12 @@ fn button(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>)
     from.finish(faults);
 }
 
-fn stick(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) {
+fn stick(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     set(&mut to.stick_wait_seconds, from.integer("wait_seconds", faults, 0..61, "seconds a boot may wait for a stick"));
     from.finish(faults);
 }
 
-fn boot(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults<'_>) {
+fn boot(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     let budget =
         from.integer("check_budget_ms", faults, 0..600_001, "milliseconds for full checks, ten minutes at most");
     set(&mut to.check_budget_ms, budget.map(u64::from));

@@ -138,12 +138,11 @@ impl FileState {
         Some(Next { index, bytes, sequence, state: state.clone() })
     }
 
-    /// Makes a copy the newest, once it is durable.
+    /// Makes a copy the newest, once it is durable. The origin stays: defaults that were written were still not read.
     pub fn written(&mut self, next: Next) {
         self.newest = Some(next.index);
         self.sequence = next.sequence;
         self.state = next.state;
-        self.origin = Origin::Read;
     }
 }
 

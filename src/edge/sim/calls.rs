@@ -1,0 +1,211 @@
+//! The calls of the two traits, on the simulated machine.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+
+use super::{SimMachine, error};
+use crate::edge::{Access, FileKind, Look, Machine, Stat, TableGain, TableRows, engine};
+use crate::sqlite::ReadAt;
+
+/// What e2fsck exits with when the device is in use.
+const FSCK_OPERATIONAL: i32 = 8;
+
+struct View<'a>(&'a [u8]);
+
+impl ReadAt for View<'_> {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buf)
+    }
+}
+
+impl Look for SimMachine {
+    fn stat(&self, path: &Path) -> io::Result<Option<Stat>> {
+        self.alive()?;
+        if self.hidden(path) {
+            return Ok(None);
+        }
+        let Some(ino) = self.disk.find(path)? else { return Ok(None) };
+        Ok(self.disk.get(ino).map(|inode| Stat {
+            kind: inode.kind,
+            len: inode.now.bytes.len() as u64,
+            ino,
+            nlink: self.disk.links(ino),
+            mode: inode.now.mode,
+            uid: inode.now.uid,
+            gid: inode.now.gid,
+            mtime_ns: inode.now.mtime_ns,
+        }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadAt + '_>> {
+        Ok(Box::new(View(self.readable(path)?)))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        self.visible(dir)?;
+        let ino = self.disk.directory(dir)?;
+        let detached = self.volume_of(dir).is_some_and(|(_, volume)| volume.attached.is_none());
+        Ok(if detached { Vec::new() } else { self.disk.list(ino) })
+    }
+
+    fn clock(&self) -> u64 {
+        self.epoch + self.uptime_ms / 1000
+    }
+
+    fn uptime_ms(&self) -> u64 {
+        self.uptime_ms
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.visible(path)?;
+        self.disk.existing(path)?;
+        Ok(self.free)
+    }
+
+    fn progress(&self, line: &str) {
+        self.lines.borrow_mut().push(line.to_owned());
+    }
+}
+
+impl Machine for SimMachine {
+    fn as_look(&self) -> &dyn Look {
+        self
+    }
+
+    fn make_dir(&mut self, path: &Path) -> io::Result<()> {
+        self.op(|this| {
+            this.visible(path)?;
+            if let Some(inode) = this.disk.find(path)?.and_then(|ino| this.disk.get(ino)) {
+                let directory = inode.kind == FileKind::Directory;
+                return if directory { Ok(()) } else { Err(error(io::ErrorKind::AlreadyExists, path)) };
+            }
+            this.writable(path)?;
+            let mtime = this.mtime();
+            this.disk.add(path, FileKind::Directory, 0o700, mtime).map(drop)
+        })
+    }
+
+    fn link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.op(|this| {
+            this.visible(from)?;
+            this.writable(to)?;
+            this.same_volume(from, to)?;
+            this.disk.link(from, to)
+        })
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.op(|this| {
+            this.writable(from)?;
+            this.writable(to)?;
+            this.same_volume(from, to)?;
+            this.disk.rename(from, to)
+        })
+    }
+
+    fn unlink(&mut self, path: &Path) -> io::Result<()> {
+        self.op(|this| this.writable(path).and_then(|()| this.disk.remove(path, false)))
+    }
+
+    fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
+        self.op(|this| this.writable(path).and_then(|()| this.disk.remove(path, true)))
+    }
+
+    fn write(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.op(|this| this.put(path, bytes))
+    }
+
+    fn write_at(&mut self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.op(|this| {
+            this.writable(path)?;
+            let mtime = this.mtime();
+            this.disk.write(path, offset, bytes, mtime)
+        })
+    }
+
+    fn set_len(&mut self, path: &Path, len: u64) -> io::Result<()> {
+        self.op(|this| {
+            this.writable(path)?;
+            let mtime = this.mtime();
+            this.disk.set_len(path, len, mtime)
+        })
+    }
+
+    fn copy(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.op(|this| {
+            let bytes = this.readable(from)?.to_vec();
+            if this.disk.find(from)? == this.disk.find(to)? {
+                return Err(error(io::ErrorKind::InvalidInput, to));
+            }
+            this.put(to, &bytes)
+        })
+    }
+
+    fn set_owner(&mut self, path: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
+        self.op(|this| this.writable(path).and_then(|()| this.disk.set_owner(path, uid, gid, mode)))
+    }
+
+    fn sync_file(&mut self, path: &Path) -> io::Result<()> {
+        self.sync_op(|this| this.visible(path).and_then(|()| this.disk.sync_file(path)))
+    }
+
+    fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        self.sync_op(|this| this.visible(path).and_then(|()| this.disk.sync_dir(path)))
+    }
+
+    fn engine_check(&mut self, staged: &Path) -> io::Result<(Vec<String>, Vec<TableRows>)> {
+        engine::check_bytes(self.readable(staged)?)
+    }
+
+    /// The result is not durable: whoever installs it must sync it, as on the real machine.
+    fn engine_append(&mut self, base: &Path, donor: &Path) -> io::Result<Vec<TableGain>> {
+        self.op(|this| {
+            let merged = engine::append_bytes(this.readable(base)?.to_vec(), this.readable(donor)?)?;
+            this.put(base, &merged.0)?;
+            Ok(merged.1)
+        })
+    }
+
+    fn attach(&mut self, volume: &str, access: Access) -> io::Result<()> {
+        self.op(|this| {
+            if this.volumes.is_empty() {
+                return Ok(());
+            }
+            match this.volumes.get_mut(volume) {
+                Some(found) if !found.broken => {
+                    found.attached = Some(access);
+                    Ok(())
+                }
+                _ => Err(error(io::ErrorKind::NotFound, Path::new(volume))),
+            }
+        })
+    }
+
+    /// Counts as one sync, of that volume alone.
+    fn detach(&mut self, volume: &str) -> io::Result<()> {
+        if self.attached(volume).is_none() {
+            return self.op(|_| Ok(()));
+        }
+        self.sync_op(|this| {
+            let Some(found) = this.volumes.get_mut(volume) else { return Ok(()) };
+            found.attached = None;
+            let mountpoint = found.mountpoint.clone();
+            this.disk.sync_tree(&mountpoint)
+        })
+    }
+
+    fn fsck(&mut self, volume: &str, args: &[String], _limit_seconds: u64) -> io::Result<i32> {
+        self.op(|this| {
+            this.fsck_calls.push((volume.to_owned(), args.to_vec()));
+            let Some(found) = this.volumes.get_mut(volume) else { return Ok(0) };
+            if found.attached.is_some() {
+                return Ok(FSCK_OPERATIONAL);
+            }
+            Ok(found.fsck_exits.pop_front().unwrap_or(0))
+        })
+    }
+}
