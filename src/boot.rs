@@ -114,7 +114,8 @@ pub fn run(
         enter(Stage::Plan);
         let plan = plan::volumes(&assessed);
         if let Ending::RebootInto { .. } = plan.ending {
-            let report = report::boot(&assessed, &assessed, &plan, outcomes, &found.volumes, machine.uptime_ms() - started);
+            let report =
+                report::boot(&assessed, &assessed, &plan, outcomes, &found.volumes, machine.uptime_ms() - started);
             return Boot { report, evidence: found, ending: plan.ending.clone(), plan };
         }
         if plan.steps.is_empty() {
@@ -211,7 +212,9 @@ pub fn data_line(
         }
         enter(Stage::Act);
         let done = if now.steps.is_empty() { Vec::new() } else { act::run(machine, settings, &now) };
-        failed.extend(done.iter().filter(|o| matches!(o.result, StepResult::Failed(_))).filter_map(|o| o.database.clone()));
+        failed.extend(
+            done.iter().filter(|o| matches!(o.result, StepResult::Failed(_))).filter_map(|o| o.database.clone()),
+        );
         outcomes.extend(done);
         if !deferred {
             let (evidence, first, first_plan) = first.unwrap_or((found, assessed.clone(), plan.clone()));

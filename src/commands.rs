@@ -122,13 +122,16 @@ fn settings(look: &dyn Look, named: Option<&Path>, root: &Path) -> Result<Settin
     let file = look.open(&path).map_err(cannot)?;
     let bytes = crate::sqlite::read_vec(&*file, 0, MAX_CONFIG).map_err(cannot)?;
     let refuse = |why: String| {
-        Error::new(ErrorKind::Config, "the configuration cannot be used", why, "correct the file and run the command again")
-            .at(&path)
+        Error::new(
+            ErrorKind::Config,
+            "the configuration cannot be used",
+            why,
+            "correct the file and run the command again",
+        )
+        .at(&path)
     };
     let text = String::from_utf8(bytes).map_err(|e| refuse(format!("it is not UTF-8 text: {e}")))?;
-    config::parse(&text).map_err(|faults| {
-        refuse(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-    })
+    config::parse(&text).map_err(|faults| refuse(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
 }
 
 /// A path below the root directory of `--root`.
@@ -143,8 +146,9 @@ fn print(text: &str) {
 }
 
 fn print_json<T: serde::Serialize>(value: &T) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::new(ErrorKind::Write, "cannot print the report", e.to_string(), "report this as a defect"))?;
+    let text = serde_json::to_string_pretty(value).map_err(|e| {
+        Error::new(ErrorKind::Write, "cannot print the report", e.to_string(), "report this as a defect")
+    })?;
     print(&text);
     Ok(())
 }

@@ -32,7 +32,11 @@ pub fn run(machine: &mut dyn Machine, settings: &Settings, plan: &Plan) -> Vec<O
         let result = if database.as_ref().is_some_and(|d| failed.contains(d)) {
             StepResult::Skipped("an earlier step of the same database failed".to_string())
         } else {
-            machine.progress(&format!("step {}{}", step.name(), database.as_ref().map_or(String::new(), |d| format!(" {d}"))));
+            machine.progress(&format!(
+                "step {}{}",
+                step.name(),
+                database.as_ref().map_or(String::new(), |d| format!(" {d}"))
+            ));
             match attach(machine, step).and_then(|()| one(machine, settings, step)) {
                 Ok(detail) => StepResult::Done(detail),
                 Err(e) => StepResult::Failed(e.to_string()),
@@ -82,7 +86,11 @@ fn one(machine: &mut dyn Machine, settings: &Settings, step: &Step) -> io::Resul
             if *copy {
                 count_trial(machine, settings, &format!("copy:{op}"))?;
             }
-            preserve(machine, settings, files, into, *copy)
+            let detail = preserve(machine, settings, files, into, *copy)?;
+            if *copy {
+                forget_trial(machine, settings, &format!("copy:{op}"))?;
+            }
+            Ok(detail)
         }
         Step::Build(build) => {
             let fingerprint = build.op.rsplit('-').next().unwrap_or("");
@@ -96,10 +104,8 @@ fn one(machine: &mut dyn Machine, settings: &Settings, step: &Step) -> io::Resul
             Ok(detail)
         }
         Step::CountAttempt { slot } => write_slots(machine, settings, &|s| s.count_attempt(*slot), *slot),
-        Step::MarkBad { slot } => write_slots(machine, settings, &|s| drop(s.mark_bad(*slot)), *slot),
-        Step::EnterRecovery { digest } => {
-            write_slots(machine, settings, &|s| drop(s.enter_recovery(digest)), Slot::R)
-        }
+        Step::MarkBad { slot } => write_slots(machine, settings, &|s| _ = s.mark_bad(*slot), *slot),
+        Step::EnterRecovery { digest } => write_slots(machine, settings, &|s| _ = s.enter_recovery(digest), Slot::R),
     }
 }
 

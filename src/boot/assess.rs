@@ -182,7 +182,8 @@ pub fn assess(evidence: &Evidence) -> Assessment {
     let state_usable = !matches!(evidence.state, DirectoryFact::Unusable(_))
         && !matches!(state_volume, Some(VolumeState::Unusable(_) | VolumeState::Broken(_)));
     let slots = evidence.slots.as_ref().map(slot);
-    let unclean = evidence.unclean_before || evidence.volumes.iter().any(|v| !v.checks.is_empty() || unclean(v).is_some());
+    let unclean =
+        evidence.unclean_before || evidence.volumes.iter().any(|v| !v.checks.is_empty() || unclean(v).is_some());
     let data_volume = evidence.volumes.iter().find(|v| v.name == "data").map_or(String::new(), uuid);
     let cause = cause(&databases, data_fault.is_some(), slots.as_ref(), unclean);
     Assessment {
@@ -226,10 +227,12 @@ fn uuid(v: &VolumeEvidence) -> String {
 
 fn intent(found: &IntentEvidence, volume: &str) -> IntentVerdict {
     match found {
-        IntentEvidence::Open(intent) if !intent.volume.is_empty() && !volume.is_empty() && intent.volume != volume => IntentVerdict::Blocked(format!(
-            "operation {} was begun on another data volume ({}); this card or its state was exchanged",
-            intent.op, intent.volume
-        )),
+        IntentEvidence::Open(intent) if !intent.volume.is_empty() && !volume.is_empty() && intent.volume != volume => {
+            IntentVerdict::Blocked(format!(
+                "operation {} was begun on another data volume ({}); this card or its state was exchanged",
+                intent.op, intent.volume
+            ))
+        }
         IntentEvidence::None => IntentVerdict::None,
         IntentEvidence::Open(intent) => IntentVerdict::Resume(intent.op.clone()),
         IntentEvidence::Newer(version) => IntentVerdict::Blocked(format!(
@@ -335,7 +338,11 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
         },
     };
     if d.moving {
-        findings.push(Finding::new(Level::Warning, "live", "the database changed while it was read; stop the agent for a verdict"));
+        findings.push(Finding::new(
+            Level::Warning,
+            "live",
+            "the database changed while it was read; stop the agent for a verdict",
+        ));
     }
     if !d.held_by.is_empty() && needs_repair_hint(&log, structure) {
         let text = format!("open in {}: stop the agent through its service manager, then repair", d.held_by.join(", "));
@@ -364,9 +371,8 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
         completeness = Completeness::Unknown;
     }
     let missing_is_fine = structure == StructureVerdict::Missing && !side_files;
-    let needs_repair = !d.moving
-        && !d.hot_journal
-        && (log.needs_repair || !(structure == StructureVerdict::Sound || missing_is_fine));
+    let needs_repair =
+        !d.moving && !d.hot_journal && (log.needs_repair || !(structure == StructureVerdict::Sound || missing_is_fine));
     let (pages, page_size) = match &d.structure {
         Some(s) => (s.pages, s.header.as_ref().map_or(0, |h| h.page_size)),
         None => (size.pages, page_size.unwrap_or(0)),
@@ -375,7 +381,11 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
         name: d.name.clone(),
         path: d.path.clone(),
         location: d.location.clone(),
-        structure: if d.moving && structure == StructureVerdict::Damaged { StructureVerdict::Unreadable } else { structure },
+        structure: if d.moving && structure == StructureVerdict::Damaged {
+            StructureVerdict::Unreadable
+        } else {
+            structure
+        },
         completeness,
         scope: d.structure.as_ref().map_or(d.scope, |s| if s.out_of_time { Scope::Quick } else { s.scope }),
         page_size,

@@ -123,7 +123,9 @@ fn read(machine: &dyn Machine, path: &Path) -> io::Result<Option<Intent>> {
     }
     match read_record::<Intent>(machine.as_look(), path, journal::RECORD) {
         Decoded::Ok(intent) => Ok(Some(intent)),
-        Decoded::Newer { min_reader } => Err(io::Error::other(format!("a newer version (reader {min_reader}) wrote it"))),
+        Decoded::Newer { min_reader } => {
+            Err(io::Error::other(format!("a newer version (reader {min_reader}) wrote it")))
+        }
         Decoded::Damaged(why) => Err(io::Error::other(why)),
     }
 }

@@ -79,11 +79,16 @@ pub fn data(assessment: &Assessment, policy: &Policy<'_>) -> Plan {
         // What was sensed of the databases is out of date once this is done: nothing else is planned on it.
         steps.push(Step::Resume { op: op.clone() });
         let reason = "an interrupted operation is finished first".to_string();
-        return Plan { schema: SCHEMA.to_string(), steps, ending: Ending::Continue { slot: None }, reason, again: true };
+        return Plan {
+            schema: SCHEMA.to_string(),
+            steps,
+            ending: Ending::Continue { slot: None },
+            reason,
+            again: true,
+        };
     }
-    let may_write = assessment.state_usable
-        && assessment.data_fault.is_none()
-        && matches!(assessment.intent, IntentVerdict::None);
+    let may_write =
+        assessment.state_usable && assessment.data_fault.is_none() && matches!(assessment.intent, IntentVerdict::None);
     let mut left = Vec::new();
     let mut repairing = false;
     let mut need = MARGIN;

@@ -192,7 +192,9 @@ pub fn repaired(v: &DatabaseVerdict, outcomes: &[Outcome], now: Option<&Database
         }
     }
     let left = v.needs_repair || is_bad(v);
-    report.action = Some(if left && v.structure != StructureVerdict::Missing || v.needs_repair { "left" } else { "none" }.to_string());
+    report.action = Some(
+        if left && v.structure != StructureVerdict::Missing || v.needs_repair { "left" } else { "none" }.to_string(),
+    );
     if report.action.as_deref() == Some("left") {
         let text = "this could not be put right here; the originals are kept, and nothing was changed";
         report.findings.push(Finding::new(Level::Warning, "left", text));
@@ -308,7 +310,9 @@ pub fn plain(report: &BootReport) -> Vec<String> {
     for volume in &report.filesystem {
         match &volume.state {
             VolumeState::Clean if volume.checks.is_empty() => {}
-            VolumeState::Clean => lines.push(format!("The {} file system was not clean and was repaired.", volume.name)),
+            VolumeState::Clean => {
+                lines.push(format!("The {} file system was not clean and was repaired.", volume.name))
+            }
             VolumeState::Unusable(why) | VolumeState::Broken(why) => {
                 lines.push(format!("The {} partition cannot be used: {why}.", volume.name));
             }

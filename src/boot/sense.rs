@@ -101,7 +101,8 @@ pub fn data(look: &dyn Look, request: &Request<'_>) -> Evidence {
     let clean = !unclean && evidence.volumes.iter().any(|v| v.name == "data");
     if usable {
         let wanted = |d: &&Database| {
-            request.only.is_empty() || request.only.iter().any(|p| *p == d.path || *p == d.location || p.as_os_str() == OsStr::new(&d.name))
+            request.only.is_empty()
+                || request.only.iter().any(|p| *p == d.path || *p == d.location || p.as_os_str() == OsStr::new(&d.name))
         };
         for config in settings.databases.iter().filter(wanted) {
             evidence.databases.push(database(look, config, request, clean));
@@ -275,7 +276,8 @@ fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bo
 }
 
 fn side_files(look: &dyn Look, location: &Path, db: Option<&dyn ReadAt>, d: &mut DatabaseEvidence) {
-    d.hot_journal = matches!(look.stat(&side(location, "-journal")), Ok(Some(s)) if s.kind == FileKind::File && s.len > 512);
+    d.hot_journal =
+        matches!(look.stat(&side(location, "-journal")), Ok(Some(s)) if s.kind == FileKind::File && s.len > 512);
     let shm = side(location, "-shm");
     d.shm = match look.stat(&shm) {
         Ok(None) => ShmState::Absent,

@@ -117,7 +117,9 @@ impl Step {
     /// What it destroys, in words; `None` when it destroys nothing.
     pub fn destroys(&self) -> Option<&'static str> {
         match self {
-            Self::CheckVolume { level: FsckLevel::Preen, .. } => Some("file-system metadata that contradicts its journal"),
+            Self::CheckVolume { level: FsckLevel::Preen, .. } => {
+                Some("file-system metadata that contradicts its journal")
+            }
             Self::CheckVolume { level: FsckLevel::Yes, .. } => Some("file-system metadata that e2fsck cannot explain"),
             Self::Resume { .. } => Some("an unfinished stage, or the names of files preserved in quarantine"),
             Self::Install { .. } => Some("the names of the damaged database and its log (preserved in quarantine)"),
@@ -132,7 +134,7 @@ impl Step {
 
     /// True when it writes to the state volume.
     pub fn writes_state(&self) -> bool {
-        !matches!(self, Self::CheckVolume { level: FsckLevel::Preen, .. } | Self::Preserve { .. })
+        !matches!(self, Self::CheckVolume { level: FsckLevel::Preen, .. } | Self::Preserve { copy: false, .. })
     }
 
     /// Short name for progress lines and reports.

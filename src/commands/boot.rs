@@ -15,9 +15,9 @@ use crate::boot::{self, BootRequest, Stage, assess, plan as planning, sense};
 use crate::cli::Invocation;
 use crate::cmdline::{self, FaultKind, FaultStage};
 use crate::config::{Fault, Settings};
+use crate::edge::Machine;
 use crate::edge::linux::child::{ChildEnd, Limits, Teller};
 use crate::edge::linux::{LinuxMachine, Volume, block, child, file, init};
-use crate::edge::Machine;
 use crate::error::{Error, ErrorKind, Exit};
 use crate::slots::Slot;
 

@@ -24,7 +24,8 @@ pub fn narrowed(settings: &Settings, named: &[PathBuf]) -> Settings {
         let parent = first.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         narrow.data_dir = parent.to_path_buf();
     }
-    narrow.databases = named.iter().enumerate().map(|(i, p)| configured(p).cloned().unwrap_or_else(|| foreign(i, p))).collect();
+    narrow.databases =
+        named.iter().enumerate().map(|(i, p)| configured(p).cloned().unwrap_or_else(|| foreign(i, p))).collect();
     narrow
 }
 
@@ -75,7 +76,8 @@ pub fn check(context: &Context, quick: bool, named: &[PathBuf]) -> Result<Exit, 
         exit |= Exit::LEFT;
     }
     let databases: Vec<_> = assessed.databases.drain(..).map(|v| report::verdict(&v)).collect();
-    let whole = CheckReport { schema: "pyvorin-recovery/check/1".into(), exit: exit.code(), databases, steps: Vec::new() };
+    let whole =
+        CheckReport { schema: "pyvorin-recovery/check/1".into(), exit: exit.code(), databases, steps: Vec::new() };
     tell(context, &whole)?;
     Ok(exit)
 }
@@ -109,7 +111,10 @@ pub fn repair(context: &mut Context, plan_only: bool, named: &[PathBuf]) -> Resu
         exit |= Exit::OPERATIONAL;
     }
     if !line.first.state_usable {
-        super::complain(&format!("{}: the state directory cannot be used, so nothing was repaired", settings.state_dir.display()));
+        super::complain(&format!(
+            "{}: the state directory cannot be used, so nothing was repaired",
+            settings.state_dir.display()
+        ));
         exit |= Exit::OPERATIONAL;
     }
     let whole =

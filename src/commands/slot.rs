@@ -74,7 +74,12 @@ pub fn status(context: &Context) -> Result<Exit, Error> {
     }
     for s in &report.slots {
         let mark = if report.booted.as_ref() == Some(&s.slot) { " (running)" } else { "" };
-        print(&format!("slot {}{mark}: {:?}, {} tries left", s.slot, s.state, s.left).to_lowercase().replace("slot a", "slot A").replace("slot b", "slot B"));
+        print(
+            &format!("slot {}{mark}: {:?}, {} tries left", s.slot, s.state, s.left)
+                .to_lowercase()
+                .replace("slot a", "slot A")
+                .replace("slot b", "slot B"),
+        );
     }
     for finding in &report.findings {
         print(finding);
@@ -95,7 +100,7 @@ pub fn mark_good(context: &mut Context) -> Result<Exit, Error> {
     };
     let tries = context.settings.slot_tries;
     let path = context.settings.state_dir.clone();
-    write_slots(&mut context.machine, &context.settings, &|s| drop(s.mark_good(slot, tries)), slot)
+    write_slots(&mut context.machine, &context.settings, &|s| _ = s.mark_good(slot, tries), slot)
         .map_err(|e| Error::io(ErrorKind::Write, "cannot write the boot state", &path, &e))?;
     if !context.json {
         print(&format!("slot {slot} is marked good"));

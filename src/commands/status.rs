@@ -17,7 +17,8 @@ pub fn status(context: &Context, metrics: bool) -> Result<Exit, Error> {
     let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
     let bytes = small_file(context.machine.as_look(), &path).and_then(|b| b.ok_or_else(missing)).map_err(cannot)?;
     let report: BootReport = serde_json::from_slice(&bytes).map_err(|e| {
-        Error::new(ErrorKind::Read, "cannot understand the last report", e.to_string(), "boot again to have a new one").at(&path)
+        Error::new(ErrorKind::Read, "cannot understand the last report", e.to_string(), "boot again to have a new one")
+            .at(&path)
     })?;
     let exit = if report.databases.iter().any(left) { Exit::LEFT } else { Exit::OK };
     if metrics {
@@ -47,17 +48,25 @@ fn metric_text(report: &BootReport) -> String {
             text.push_str(&format!("pyvorin_recovery_{name}{labels} {value}\n"));
         }
     };
-    metric("boot_elapsed_milliseconds", "Time the recovery line took at boot.", vec![(String::new(), report.elapsed_ms)]);
+    metric(
+        "boot_elapsed_milliseconds",
+        "Time the recovery line took at boot.",
+        vec![(String::new(), report.elapsed_ms)],
+    );
     let cause = |c: Cause, word: &str| (format!("{{cause=\"{word}\"}}"), u64::from(report.cause == c));
     let causes = [(Cause::Power, "power"), (Cause::Os, "os"), (Cause::Data, "data"), (Cause::None, "none")];
     metric("boot_cause", "What the last boot suffered from.", causes.map(|(c, w)| cause(c, w)).to_vec());
-    let label = |p: &Path| format!("{{path=\"{}\"}}", p.display().to_string().replace('\\', "\\\\").replace('"', "\\\""));
+    let label =
+        |p: &Path| format!("{{path=\"{}\"}}", p.display().to_string().replace('\\', "\\\\").replace('"', "\\\""));
     let per = |f: &dyn Fn(&crate::boot::report::DatabaseReport) -> bool| {
         report.databases.iter().map(|d| (label(&d.path), u64::from(f(d)))).collect::<Vec<_>>()
     };
     metric("database_left_damaged", "1 when damage or loss was left.", per(&left));
     metric("database_repaired", "1 when the database was repaired at boot.", per(&|d| d.after.is_some()));
-    metric("own_failure", "1 when a stage of ours died.", vec![(String::new(), u64::from(report.own_failure.is_some()))]);
+    metric(
+        "own_failure",
+        "1 when a stage of ours died.",
+        vec![(String::new(), u64::from(report.own_failure.is_some()))],
+    );
     text
 }
-

@@ -57,7 +57,13 @@ impl LinuxMachine {
     /// `progress`: init gives the pipe to PID 1, the command line gives stderr.
     #[must_use]
     pub fn new(volumes: Vec<Volume>, progress: Box<dyn Fn(&str)>) -> LinuxMachine {
-        LinuxMachine { volumes, attached: BTreeMap::new(), missing: Vec::new(), fsck: PathBuf::from("/sbin/e2fsck"), progress }
+        LinuxMachine {
+            volumes,
+            attached: BTreeMap::new(),
+            missing: Vec::new(),
+            fsck: PathBuf::from("/sbin/e2fsck"),
+            progress,
+        }
     }
 
     /// The same machine with another file system checker.

@@ -85,8 +85,14 @@ struct Walk<'a, 'b> {
 
 /// Checks a database. `may_go_on` is asked now and then during a full check.
 pub fn check(source: &Overlay<'_>, scope: Scope, may_go_on: &mut dyn FnMut() -> bool) -> io::Result<Structure> {
-    let mut result =
-        Structure { scope, header: None, pages: source.pages, schema: Vec::new(), findings: Vec::new(), out_of_time: false };
+    let mut result = Structure {
+        scope,
+        header: None,
+        pages: source.pages,
+        schema: Vec::new(),
+        findings: Vec::new(),
+        out_of_time: false,
+    };
     let first = source.page(1)?;
     let header = match first.as_deref().map(header::parse) {
         Some(Ok(header)) => header,
@@ -102,7 +108,8 @@ pub fn check(source: &Overlay<'_>, scope: Scope, may_go_on: &mut dyn FnMut() -> 
         }
     };
     if header.page_size != source.page_size {
-        let text = format!("the header says {} bytes a page, the file is cut by {}", header.page_size, source.page_size);
+        let text =
+            format!("the header says {} bytes a page, the file is cut by {}", header.page_size, source.page_size);
         result.findings.push(Finding::new(Level::Error, "page-size-mismatch", text).at_page(1));
         result.header = Some(header);
         return Ok(result);
@@ -337,7 +344,11 @@ impl Walk<'_, '_> {
             left -= 1;
         }
         if next != 0 {
-            self.error("overflow-too-long", owner, format!("an overflow chain of page {owner} does not end where its row does"));
+            self.error(
+                "overflow-too-long",
+                owner,
+                format!("an overflow chain of page {owner} does not end where its row does"),
+            );
         }
         Ok(())
     }
@@ -378,7 +389,8 @@ impl Walk<'_, '_> {
         let per_map = self.usable / 5 + 1;
         let is_map = |p: u32| header.largest_root != 0 && p >= 2 && (p - 2) % per_map == 0;
         let end = if header.valid_for == header.change_counter { header.pages } else { self.source.pages };
-        let used = |p: u32| self.seen.get(usize::try_from(p / 8).unwrap_or(usize::MAX)).is_some_and(|b| b >> (p % 8) & 1 == 1);
+        let used =
+            |p: u32| self.seen.get(usize::try_from(p / 8).unwrap_or(usize::MAX)).is_some_and(|b| b >> (p % 8) & 1 == 1);
         let free: Vec<u32> = (1..=end).filter(|p| *p != lock && !is_map(*p) && !used(*p)).take(2).collect();
         if let (Some(first), true) = (free.first(), self.sound_so_far()) {
             let text = format!("page {first} and perhaps others are neither used nor free");

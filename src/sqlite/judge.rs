@@ -210,14 +210,18 @@ fn sound_chain(facts: &LogFacts, hint: Option<&ShmHint>, db: DbSize) -> LogVerdi
         if h.max_frame > facts.committed && h.max_frame > h.backfilled {
             v.completeness = Completeness::Lossy;
             let n = h.max_frame - facts.committed;
-            let text = format!("the wal-index names {} committed frames, the log holds {}: {n} are missing", h.max_frame, facts.committed);
+            let text = format!(
+                "the wal-index names {} committed frames, the log holds {}: {n} are missing",
+                h.max_frame, facts.committed
+            );
             v.findings.push(Finding::new(Level::Error, "committed-frames-missing", text).at_frame(facts.committed + 1));
         } else if !torn && h.max_frame == facts.committed && (h.max_frame == 0 || h.sum == facts.commit_sum) {
             v.completeness = Completeness::Complete;
         }
     }
     if torn {
-        let text = "an unfinished transaction stands at the end of the log; it was never committed and SQLite ignores it";
+        let text =
+            "an unfinished transaction stands at the end of the log; it was never committed and SQLite ignores it";
         v.findings.push(Finding::new(Level::Info, "wal-torn-tail", text).at_frame(facts.committed + 1));
     }
     if facts.committed == 0 {
@@ -237,7 +241,11 @@ fn sound_chain(facts: &LogFacts, hint: Option<&ShmHint>, db: DbSize) -> LogVerdi
         v.needs_repair = true;
         let text = format!(
             "the log cannot belong to this database: {}; replaying it would corrupt the database",
-            if mismatch { "the page sizes differ".to_string() } else { format!("{} pages are in neither file", facts.missing_pages) }
+            if mismatch {
+                "the page sizes differ".to_string()
+            } else {
+                format!("{} pages are in neither file", facts.missing_pages)
+            }
         );
         v.findings.push(Finding::new(Level::Error, "wal-foreign", text));
     } else if !db.present {
@@ -264,7 +272,8 @@ fn damaged(
     v.committed = facts.committed;
     v.needs_repair = true;
     if let Err(WalHeaderFault::Version(version)) = facts.header {
-        let text = format!("the log names format version {version}, which no SQLite reads; the database cannot be opened");
+        let text =
+            format!("the log names format version {version}, which no SQLite reads; the database cannot be opened");
         v.findings.push(Finding::new(Level::Error, "wal-version", text).at_frame(0));
         return v;
     }
@@ -292,13 +301,14 @@ fn damaged(
             Liveness::Live => {}
             Liveness::Stale | Liveness::NoOp => {
                 let lost = hint.map_or(0, |h| h.max_frame.saturating_sub(h.backfilled));
-                let known = hint.is_some() && liveness == Liveness::Stale;
+                let known = hint.is_some_and(|h| h.salt == generation.salt || liveness == Liveness::Stale);
                 v.completeness = match (lost, known) {
                     (0, true) => Completeness::Complete,
                     (0, false) => Completeness::Unknown,
                     _ => Completeness::Lossy,
                 };
-                let text = "the frames that survive are already in the database, or older than it; they are not applied";
+                let text =
+                    "the frames that survive are already in the database, or older than it; they are not applied";
                 v.findings.push(Finding::new(Level::Info, "wal-already-applied", text));
                 if lost > 0 {
                     let text = format!("{lost} committed frames were destroyed with the head of the log");
@@ -345,7 +355,15 @@ fn liveness(generation: &Generation, hint: Option<&ShmHint>) -> Liveness {
     if let Some(h) = hint {
         if h.salt == generation.salt {
             let first = generation.segments.first().map_or(0, |s| s.first);
-            return if h.max_frame < first { Liveness::Unclear } else { Liveness::Live };
+            let last = generation.segments.last().map_or(0, |s| s.last);
+            return if h.backfilled >= h.max_frame && last <= h.max_frame {
+                // A finished checkpoint: the database holds everything this log ever committed.
+                Liveness::NoOp
+            } else if h.max_frame < first {
+                Liveness::Unclear
+            } else {
+                Liveness::Live
+            };
         }
         let ahead = h.salt[0].wrapping_sub(generation.salt[0]);
         if (1..=1 << 16).contains(&ahead) {
@@ -435,7 +453,9 @@ fn gap_finding(gap: &Gap, segment: &Segment, accepted: bool) -> Finding {
         BreakKind::WellFormed => format!("frame {} does not continue the chain though it looks whole", gap.first),
         BreakKind::Leftover => format!("frame {} was never written in this generation", gap.first),
         BreakKind::Zero => format!("frame {} is erased", gap.first),
-        BreakKind::ForeignSalts | BreakKind::PageNumber | BreakKind::Malformed => format!("frame {} is damaged", gap.first),
+        BreakKind::ForeignSalts | BreakKind::PageNumber | BreakKind::Malformed => {
+            format!("frame {} is damaged", gap.first)
+        }
     };
     let n = segment.last + 1 - segment.first;
     let (code, then) = match (accepted, gap.kind) {
@@ -500,6 +520,17 @@ fn candidates(
         return;
     }
     if !base_is_clean(best, &accepted, scan, generation) {
+        if db.present && generation.pages.iter().all(|p| p.equals_last) {
+            // Every surviving image is in the database already; what is lost was lost with the destroyed frames.
+            v.candidates.push(Candidate {
+                rung: Rung::Replay,
+                base: Fold::nothing(db.page_size.unwrap_or(scan.page_size)),
+                extras: None,
+                completeness: Completeness::Lossy,
+                frames_lost: latest.saturating_sub(best),
+            });
+            return;
+        }
         let text = "a checkpoint had copied part of this log into the database, and frames it needs are lost; \
                     no earlier state can be proved consistent, so nothing is changed: salvage is needed";
         v.findings.push(Finding::new(Level::Error, "half-checkpointed", text));
@@ -510,7 +541,13 @@ fn candidates(
     let extras = (best < latest && holds_every_page(&fold(latest), scan, db)).then(|| fold(latest));
     let base = if best == 0 { Fold::nothing(db.page_size.unwrap_or(scan.page_size)) } else { fold(best) };
     let rung = if extras.is_some() { Rung::Resync } else { rung };
-    v.candidates.push(Candidate { rung, base: base.clone(), extras: extras.clone(), completeness: whole, frames_lost: given_up });
+    v.candidates.push(Candidate {
+        rung,
+        base: base.clone(),
+        extras: extras.clone(),
+        completeness: whole,
+        frames_lost: given_up,
+    });
     if extras.is_some() {
         let rung = if best > facts.committed { Rung::Resync } else { Rung::Replay };
         v.candidates.push(Candidate { rung, base, extras: None, completeness: whole, frames_lost: given_up });

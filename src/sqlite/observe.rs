@@ -98,11 +98,8 @@ pub fn wal(
     let live = scan.header.ok().map(|h| h.salt);
     let known = live.map(|salt| resync::verified(&scan, salt)).unwrap_or_default();
     let behind = known.iter().skip(usize::try_from(prefix).unwrap_or(0)).any(|v| *v);
-    let trouble = if scan.header.is_err() || behind {
-        Some(resync::examine(&scan, wal, db, reserved, shm)?)
-    } else {
-        None
-    };
+    let trouble =
+        if scan.header.is_err() || behind { Some(resync::examine(&scan, wal, db, reserved, shm)?) } else { None };
     let held = db.map_or(0, |d| d.size() / u64::from(scan.page_size.max(1)));
     let mut facts = LogFacts {
         header: scan.header,

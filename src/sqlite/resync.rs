@@ -281,8 +281,7 @@ impl Examination<'_> {
                 lost.push(LostFrame { frame, pages });
             }
         }
-        let continuity =
-            if before.is_empty() { Continuity::Silent } else { self.continuity(before, next, next_last)? };
+        let continuity = if before.is_empty() { Continuity::Silent } else { self.continuity(before, next, next_last)? };
         Ok(Gap { first, last, kind, proof, continuity, lost })
     }
 
@@ -412,7 +411,8 @@ impl Examination<'_> {
             let (first, last) = (frames.first().copied().unwrap_or(0), frames.last().copied().unwrap_or(0));
             let held = self.db_page(page)?;
             let last_image = self.image(last)?;
-            let mut fact = PageFact { page, equal: None, first, last, equals_last: false, beyond: held.is_none(), newer: 0 };
+            let mut fact =
+                PageFact { page, equal: None, first, last, equals_last: false, beyond: held.is_none(), newer: 0 };
             if let Some(held) = held {
                 fact.equals_last = held == last_image;
                 for n in &frames {
