@@ -4,8 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pyvorin_recovery::edge::sim::{CutMode, SimMachine};
-use pyvorin_recovery::edge::{Access, FileKind, Look, Machine, durable};
+use pyvorin_recovery::edge::sim::{CutMode, SimMachine, clean_ext4_head};
+use pyvorin_recovery::edge::{Access, FileKind, Look, Machine, VolumeHead, durable};
 use pyvorin_recovery::sqlite::read_vec;
 
 const MODES: [CutMode; 3] = [CutMode::Applied, CutMode::Dropped, CutMode::Torn];
@@ -385,6 +385,32 @@ fn a_volume_must_be_attached_and_read_write_for_a_change() {
     let mut broken = after.with_broken_volume("data");
     assert_eq!(kind(broken.attach("data", Access::ReadOnly)), io::ErrorKind::NotFound);
     SimMachine::new().attach("data", Access::ReadWrite).unwrap();
+}
+
+#[test]
+fn a_cut_while_attached_read_write_leaves_the_volume_unclean_until_fsck() {
+    let clean = VolumeHead::Head(clean_ext4_head());
+    let m = || SimMachine::new().with_volume("data", "/data").with_fsck_exits("data", &[4, 1]);
+    assert_eq!(
+        (m().volume_head("data"), SimMachine::new().volume_head("data")),
+        (clean.clone(), VolumeHead::NotConfigured)
+    );
+    assert!(matches!(m().volume_head("state"), VolumeHead::Missing(_)));
+    assert!(matches!(m().with_broken_volume("data").volume_head("data"), VolumeHead::Missing(_)));
+    let junk = VolumeHead::Head(vec![1, 2, 3]);
+    assert_eq!(m().with_volume_head("data", junk.clone()).volume_head("data"), junk);
+    for (access, orderly, unclean) in
+        [(Access::ReadOnly, false, false), (Access::ReadWrite, true, false), (Access::ReadWrite, false, true)]
+    {
+        let mut machine = m();
+        machine.attach("data", access).unwrap();
+        let mut next = if orderly { machine.after_shutdown() } else { machine.after_cut() };
+        assert_eq!(next.volume_head("data") != clean, unclean, "{access:?}, orderly {orderly}");
+        assert_eq!(next.fsck("data", &[], 1).unwrap(), 4);
+        assert_eq!(next.volume_head("data") != clean, unclean, "damage left is not clean");
+        assert_eq!(next.fsck("data", &[], 1).unwrap(), 1);
+        assert_eq!(next.volume_head("data"), clean);
+    }
 }
 
 #[test]

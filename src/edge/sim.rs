@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 pub use change::CutMode;
 use disk::Disk;
 
-use super::{Access, FileKind};
+use super::{Access, FileKind, VolumeHead};
 
 #[derive(Clone, Copy, Debug)]
 enum When {
@@ -42,7 +42,57 @@ struct Volume {
     mountpoint: PathBuf,
     attached: Option<Access>,
     broken: bool,
+    head: Option<VolumeHead>,
     fsck_exits: VecDeque<i32>,
+}
+
+impl Volume {
+    fn head(&self) -> VolumeHead {
+        match &self.head {
+            _ if self.broken => VolumeHead::Missing("the simulated device is absent".to_owned()),
+            Some(head) => head.clone(),
+            None => VolumeHead::Head(clean_ext4_head()),
+        }
+    }
+
+    /// Sets or clears the needs-recovery flag, as a kernel that mounts read-write and e2fsck do. A head that is too
+    /// short to have one stays as it is.
+    fn set_unclean(&mut self, unclean: bool) {
+        let VolumeHead::Head(mut bytes) = self.head() else { return };
+        if let Some(flags) = bytes.get_mut(EXT4_INCOMPAT) {
+            *flags = if unclean { *flags | EXT4_RECOVER } else { *flags & !EXT4_RECOVER };
+        }
+        self.head = Some(VolumeHead::Head(bytes));
+    }
+}
+
+/// Low byte of `s_feature_incompat`: the superblock begins at 1024, the field at 0x60 of it.
+const EXT4_INCOMPAT: usize = 1024 + 0x60;
+/// `EXT4_FEATURE_INCOMPAT_RECOVER`.
+const EXT4_RECOVER: u8 = 0x04;
+
+/// The first 4096 bytes of a clean ext4 volume, with the fields that say so.
+#[must_use]
+pub fn clean_ext4_head() -> Vec<u8> {
+    let fields: [(usize, &[u8]); 10] = [
+        (0x00, &1024_u32.to_le_bytes()),   // s_inodes_count
+        (0x04, &4096_u32.to_le_bytes()),   // s_blocks_count_lo
+        (0x18, &2_u32.to_le_bytes()),      // s_log_block_size: 4096
+        (0x38, &0xef53_u16.to_le_bytes()), // s_magic
+        (0x3a, &1_u16.to_le_bytes()),      // s_state: cleanly unmounted
+        (0x4c, &1_u32.to_le_bytes()),      // s_rev_level: dynamic
+        (0x58, &256_u16.to_le_bytes()),    // s_inode_size
+        (0x5c, &0x04_u32.to_le_bytes()),   // s_feature_compat: has_journal
+        (0x60, &0x42_u32.to_le_bytes()),   // s_feature_incompat: filetype, extents
+        (0x68, &[0x5e; 16]),               // s_uuid
+    ];
+    let mut head = vec![0; 4096];
+    for (at, bytes) in fields {
+        if let Some(place) = head.get_mut(1024 + at..1024 + at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+    head
 }
 
 /// The simulated machine.
@@ -144,6 +194,13 @@ impl SimMachine {
         self
     }
 
+    /// Sets what a volume's block device begins with. Without this it is [`clean_ext4_head`].
+    #[must_use]
+    pub fn with_volume_head(mut self, name: &str, head: VolumeHead) -> Self {
+        self.volumes.entry(name.to_owned()).or_default().head = Some(head);
+        self
+    }
+
     /// Makes every attach of a volume fail, as for one that is absent or holds no file system.
     #[must_use]
     pub fn with_broken_volume(mut self, name: &str) -> Self {
@@ -204,6 +261,9 @@ impl SimMachine {
     pub fn after_cut(mut self) -> Self {
         let (mode, seed) = self.cut.map_or((CutMode::Dropped, 0), |cut| (cut.mode, cut.seed));
         self.disk = self.disk.cut(mode, seed);
+        for volume in self.volumes.values_mut().filter(|volume| volume.attached == Some(Access::ReadWrite)) {
+            volume.set_unclean(true);
+        }
         self.started_again()
     }
 

@@ -5,11 +5,13 @@ use std::io;
 use std::path::Path;
 
 use super::{SimMachine, error};
-use crate::edge::{Access, FileKind, Look, Machine, Stat, TableGain, TableRows, engine};
+use crate::edge::{Access, FileKind, Look, Machine, Stat, TableGain, TableRows, VolumeHead, engine};
 use crate::sqlite::ReadAt;
 
 /// What e2fsck exits with when the device is in use.
 const FSCK_OPERATIONAL: i32 = 8;
+/// The bits (corrected, reboot wanted) after which the volume is clean.
+const FSCK_CLEANED: i32 = 3;
 
 struct View<'a>(&'a [u8]);
 
@@ -64,6 +66,15 @@ impl Look for SimMachine {
         self.visible(path)?;
         self.disk.existing(path)?;
         Ok(self.free)
+    }
+
+    fn volume_head(&self, volume: &str) -> VolumeHead {
+        match self.volumes.get(volume) {
+            _ if self.dead => VolumeHead::Unreadable("power cut".to_owned()),
+            Some(found) => found.head(),
+            None if self.volumes.is_empty() => VolumeHead::NotConfigured,
+            None => VolumeHead::Missing("no such simulated volume".to_owned()),
+        }
     }
 
     fn progress(&self, line: &str) {
@@ -205,7 +216,11 @@ impl Machine for SimMachine {
             if found.attached.is_some() {
                 return Ok(FSCK_OPERATIONAL);
             }
-            Ok(found.fsck_exits.pop_front().unwrap_or(0))
+            let exit = found.fsck_exits.pop_front().unwrap_or(0);
+            if exit & !FSCK_CLEANED == 0 {
+                found.set_unclean(false);
+            }
+            Ok(exit)
         })
     }
 }
