@@ -65,6 +65,8 @@ pub struct BootRequest {
     pub dead: Vec<Slot>,
     /// Recovery mode was asked for.
     pub recovery: bool,
+    /// True when the slot to start is ours to choose (we are the whole `/init`).
+    pub choose_slot: bool,
 }
 
 /// Everything one boot yields.
@@ -96,7 +98,8 @@ pub fn run(
         by: "unattended",
         checks: &[],
         unclean: false,
-        slots: true,
+        holders: false,
+        slots: request.choose_slot,
         dead: &request.dead,
         asked: request.slot,
     };

@@ -132,6 +132,8 @@ pub struct DatabaseVerdict {
     pub findings: Vec<Finding>,
     /// True when something must be done or reported as left.
     pub needs_repair: bool,
+    /// Processes that have it open: nothing may be done to it then.
+    pub held_by: Vec<String>,
     /// Facts that a repair needs.
     pub files: FileSet,
 }
@@ -335,6 +337,10 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
     if d.moving {
         findings.push(Finding::new(Level::Warning, "live", "the database changed while it was read; stop the agent for a verdict"));
     }
+    if !d.held_by.is_empty() && needs_repair_hint(&log, structure) {
+        let text = format!("open in {}: stop the agent through its service manager, then repair", d.held_by.join(", "));
+        findings.push(Finding::new(Level::Warning, "in-use", text));
+    }
     if d.hot_journal {
         let text = "a rollback journal is waiting; SQLite will roll it back when the agent opens the database";
         findings.push(Finding::new(Level::Info, "hot-journal", text));
@@ -378,6 +384,7 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
         evidence,
         findings,
         needs_repair,
+        held_by: d.held_by.clone(),
         files: FileSet {
             present: stat.is_some(),
             bytes: stat.map_or(0, |s| s.len),
@@ -387,6 +394,10 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
             fingerprint: fingerprint(d, stat.map_or((0, 0), |s| (s.len, s.mtime_ns))),
         },
     }
+}
+
+fn needs_repair_hint(log: &LogVerdict, structure: StructureVerdict) -> bool {
+    log.needs_repair || structure == StructureVerdict::Damaged
 }
 
 fn whole_pages(len: u64, page_size: u32) -> u32 {

@@ -148,4 +148,6 @@ pub struct DatabaseEvidence {
     pub moving: bool,
     /// True when the volume was cleanly unmounted.
     pub superblock_clean: bool,
+    /// Processes that have the database or its log open, where that was asked for.
+    pub held_by: Vec<String>,
 }

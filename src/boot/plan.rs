@@ -116,15 +116,12 @@ pub fn data(assessment: &Assessment, policy: &Policy<'_>) -> Plan {
     };
     if let (Some((action, why)), false, true) = (trouble, repairing, policy.booting) {
         match (action, &ending) {
-            (_, Ending::Hold { .. }) | (OnTrouble::Continue, _) => reason = format!("{why}; {reason}"),
-            (OnTrouble::Hold, _) => {
-                ending = Ending::Hold { reason: why.clone(), recovery: false };
+            (OnTrouble::Hold | OnTrouble::Recovery, Ending::Continue { slot }) => {
+                let recovery = action == OnTrouble::Recovery;
+                ending = Ending::Hold { reason: why.clone(), recovery, then: *slot };
                 reason = why;
             }
-            (OnTrouble::Recovery, _) => {
-                ending = Ending::Hold { reason: why.clone(), recovery: true };
-                reason = why;
-            }
+            _ => reason = format!("{why}; {reason}"),
         }
     }
     Plan { schema: SCHEMA.to_string(), steps, ending, reason, again: repairing }
@@ -153,7 +150,7 @@ fn repair(
 ) -> Option<Vec<Step>> {
     let candidates: Vec<_> = v.log.candidates.iter().filter(|c| settings.accept.contains(&c.rung)).cloned().collect();
     let key = trial_key(&v.name, &v.files.fingerprint);
-    if candidates.is_empty() || policy.failed.contains(&v.name) || tried_out(policy, &key) {
+    if candidates.is_empty() || !v.held_by.is_empty() || policy.failed.contains(&v.name) || tried_out(policy, &key) {
         return None;
     }
     let largest = candidates.iter().map(|c| u64::from(c.base.pages) * u64::from(c.base.page_size)).max().unwrap_or(0);
@@ -235,7 +232,9 @@ pub fn side(path: &Path, suffix: &str) -> PathBuf {
 
 fn slots(assessment: &Assessment, policy: &Policy<'_>, steps: &mut Vec<Step>) -> (Ending, String) {
     if policy.recovery_asked {
-        return (Ending::Hold { reason: "recovery mode was asked for".into(), recovery: true }, "recovery mode was asked for".into());
+        let reason = "recovery mode was asked for".to_string();
+        let then = assessment.slots.as_ref().map(|s| s.choice).filter(|s| *s != Slot::R);
+        return (Ending::Hold { reason: reason.clone(), recovery: true, then }, reason);
     }
     let Some(slot) = &assessment.slots else {
         return (Ending::Continue { slot: None }, "nothing stands in the way of the OS".into());
@@ -246,7 +245,7 @@ fn slots(assessment: &Assessment, policy: &Policy<'_>, steps: &mut Vec<Step>) ->
     }
     if slot.choice == Slot::R {
         let reason = format!("no slot is left to start: {}", slot.reason);
-        return (Ending::Hold { reason: reason.clone(), recovery: true }, reason);
+        return (Ending::Hold { reason: reason.clone(), recovery: true, then: None }, reason);
     }
     if ours {
         steps.push(Step::CountAttempt { slot: slot.choice });

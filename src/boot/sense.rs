@@ -49,6 +49,8 @@ pub struct Request<'a> {
     pub checks: &'a [(String, FsckLevel, i32)],
     /// True when a volume was found unclean earlier in this boot.
     pub unclean: bool,
+    /// True when a repair may follow: then it matters who has the files open.
+    pub holders: bool,
     /// True in the boot flow, where slots are looked at.
     pub slots: bool,
     /// Slots that could not be started in this boot.
@@ -66,7 +68,7 @@ pub fn volumes(look: &dyn Look, request: &Request<'_>) -> Evidence {
             VolumeHead::Missing(why) => VolumeFact::Missing(why),
             VolumeHead::Unreadable(why) => VolumeFact::Unreadable(why),
             VolumeHead::Head(bytes) => match FileSystem::detect(&bytes) {
-                FileSystem::Ext(superblock) => VolumeFact::Ext(Box::new(superblock)),
+                FileSystem::Ext(superblock) => VolumeFact::Ext(superblock),
                 other => VolumeFact::Foreign(format!("{other:?}").to_lowercase()),
             },
         };
@@ -207,6 +209,10 @@ fn identity(look: &dyn Look, config: &Database) -> Vec<Option<Stat>> {
     ["", "-wal"].iter().map(|s| look.stat(&side(&config.location, s)).ok().flatten()).collect()
 }
 
+fn holders(look: &dyn Look, location: &Path) -> Vec<String> {
+    ["", "-wal"].iter().flat_map(|suffix| look.holders(&side(location, suffix))).collect()
+}
+
 fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bool) -> DatabaseEvidence {
     let before = identity(look, config);
     let location = &config.location;
@@ -224,6 +230,7 @@ fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bo
         scope: request.scope.unwrap_or(Scope::Quick),
         moving: false,
         superblock_clean: clean,
+        held_by: if request.holders { holders(look, location) } else { Vec::new() },
     };
     d.directory_owner = location.parent().and_then(|p| look.stat(p).ok().flatten()).map(|s| (s.uid, s.gid));
     d.file = match look.stat(location) {

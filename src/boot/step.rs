@@ -172,6 +172,8 @@ pub enum Ending {
         reason: String,
         /// True when this is the recovery system itself.
         recovery: bool,
+        /// The slot to go on with after `hold_minutes`; `None`: stay.
+        then: Option<Slot>,
     },
 }
 

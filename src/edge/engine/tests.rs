@@ -1,0 +1,223 @@
+//! With real databases in real files, and the same through memory.
+#![allow(clippy::disallowed_methods)] // The oracle of a test reads files by itself and not through what it tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+
+const SCHEMA: &str =
+    "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, sensor TEXT, value REAL, twice AS (value * 2));
+     CREATE TABLE plain (x UNIQUE, rowid_like TEXT); CREATE TABLE pairs (k PRIMARY KEY, v) WITHOUT ROWID;
+     CREATE TABLE shadowed (rowid TEXT, note TEXT);
+     CREATE VIEW v AS SELECT * FROM readings; CREATE INDEX by_sensor ON readings (sensor);
+     CREATE VIRTUAL TABLE words USING fts5(body);
+     CREATE TRIGGER noisy AFTER INSERT ON readings BEGIN INSERT INTO plain VALUES (new.id, 'trigger'); END;";
+
+/// A WAL-mode database of one file: the last close folds the WAL in and leaves bytes 18 and 19 at 2.
+fn make(dir: &Path, name: &str, sql: &str) -> PathBuf {
+    let path = dir.join(name);
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    db.execute_batch(SCHEMA).unwrap();
+    db.execute_batch(sql).unwrap();
+    drop(db);
+    assert_eq!(fs::read(&path).unwrap()[18..20], [2, 2]);
+    path
+}
+
+fn readings(upto: u32) -> String {
+    format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {upto})
+         INSERT INTO readings (sensor, value) SELECT 's' || (i % 7), i FROM n;"
+    )
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn rows(rows: &[TableRows], table: &str) -> Option<u64> {
+    rows.iter().find(|r| r.table == table).map(|r| r.rows)
+}
+
+fn gain(gains: &[TableGain], table: &str) -> Option<u64> {
+    gains.iter().find(|g| g.table == table).map(|g| g.inserted)
+}
+
+#[test]
+fn a_check_changes_nothing_and_counts_ordinary_tables() {
+    let dir = TempDir::new().unwrap();
+    // A name that would end a URI early.
+    let path = make(dir.path(), "edge ?store#%41.db", &readings(100));
+    let before = fs::read(&path).unwrap();
+    let (lines, counted) = check_file(&path).unwrap();
+    assert_eq!(lines, ["ok"]);
+    assert_eq!(rows(&counted, "readings"), Some(100));
+    assert_eq!(rows(&counted, "plain"), Some(100));
+    assert_eq!(rows(&counted, "pairs"), Some(0));
+    assert_eq!(rows(&counted, "v"), None);
+    assert!(!counted.iter().any(|r| r.table.starts_with("words") || r.table.starts_with("sqlite_")));
+    assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(names(dir.path()), ["edge ?store#%41.db"]);
+    assert_eq!(check_bytes(&before).unwrap(), (lines, counted));
+}
+
+#[test]
+fn a_check_does_not_look_at_a_wal_beside_the_file() {
+    let dir = TempDir::new().unwrap();
+    let path = make(dir.path(), "a.db", "");
+    let live = Connection::open(&path).unwrap();
+    live.execute_batch("INSERT INTO pairs VALUES (1, 1)").unwrap();
+    let copy = dir.path().join("b.db");
+    fs::copy(&path, &copy).unwrap();
+    fs::copy(dir.path().join("a.db-wal"), dir.path().join("b.db-wal")).unwrap();
+    let wal = fs::read(dir.path().join("b.db-wal")).unwrap();
+    let (lines, counted) = check_file(&copy).unwrap();
+    assert_eq!((lines.as_slice(), rows(&counted, "pairs")), (["ok".to_owned()].as_slice(), Some(0)));
+    assert_eq!(fs::read(dir.path().join("b.db-wal")).unwrap(), wal);
+    assert!(!dir.path().join("b.db-shm").exists());
+}
+
+#[test]
+fn damage_is_an_answer_and_not_an_error() {
+    let dir = TempDir::new().unwrap();
+    let path = make(dir.path(), "a.db", &readings(3000));
+    let sound = fs::read(&path).unwrap();
+    for (at, len) in [(0, 16), (20, 4), (100, 60), (4096, 4096), (sound.len() / 2, 9000)] {
+        let mut bytes = sound.clone();
+        bytes[at..at + len].fill(0xA5);
+        fs::write(&path, &bytes).unwrap();
+        let (lines, _) = check_file(&path).unwrap();
+        assert!(!lines.is_empty() && lines != ["ok"], "{at}: {lines:?}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        let (in_memory, _) = check_bytes(&bytes).unwrap();
+        assert!(!in_memory.is_empty() && in_memory != ["ok"], "{at}: {in_memory:?}");
+    }
+    fs::write(&path, b"not a database, and rather longer than one hundred bytes: ".repeat(9)).unwrap();
+    assert_eq!(check_file(&path).unwrap().0.len(), 1);
+    assert_eq!(names(dir.path()), ["a.db"]);
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_an_error() {
+    let dir = TempDir::new().unwrap();
+    let missing = dir.path().join("missing.db");
+    assert_eq!(check_file(&missing).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    assert!(!missing.exists());
+    assert_eq!(check_file(dir.path()).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+    let path = make(dir.path(), "a.db", "");
+    let link = dir.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert_eq!(check_file(&link).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn an_empty_file_is_an_empty_database() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("empty.db");
+    fs::write(&path, b"").unwrap();
+    assert_eq!(check_file(&path).unwrap(), (vec!["ok".to_owned()], Vec::new()));
+    assert_eq!(check_bytes(b"").unwrap(), (vec!["ok".to_owned()], Vec::new()));
+    assert!(append_file(&path, &path).is_err());
+    assert_eq!(fs::read(&path).unwrap(), b"");
+}
+
+#[test]
+fn an_append_brings_what_lies_above_and_nothing_else() {
+    let dir = TempDir::new().unwrap();
+    let extra = "INSERT INTO plain (rowid, x) VALUES (5000, 'new'), (5001, 'taken'), (-5, 'below');
+                 INSERT INTO shadowed VALUES ('a', 'b'), ('c', 'd'); INSERT INTO pairs VALUES (9, 9);
+                 INSERT INTO words VALUES ('hello');";
+    let base =
+        make(dir.path(), "base.db", &format!("{} INSERT INTO plain (rowid, x) VALUES (4000, 'taken');", readings(60)));
+    let donor = make(dir.path(), "donor.db", &format!("{} {extra}", readings(100)));
+    // A queue deletes what it has sent: row 60 existed in the base, so it stays deleted.
+    Connection::open(&base).unwrap().execute_batch("DELETE FROM readings WHERE id > 55").unwrap();
+    let (base_bytes, donor_bytes) = (fs::read(&base).unwrap(), fs::read(&donor).unwrap());
+
+    let gains = append_file(&base, &donor).unwrap();
+    assert_eq!(gain(&gains, "readings"), Some(40));
+    assert_eq!(gain(&gains, "plain"), Some(1));
+    assert_eq!(gain(&gains, "shadowed"), Some(2));
+    assert_eq!(gain(&gains, "pairs"), None);
+    assert_eq!(names(dir.path()), ["base.db", "donor.db"]);
+    assert_eq!(fs::read(&donor).unwrap(), donor_bytes);
+    let after = fs::read(&base).unwrap();
+    assert_eq!(after[18..20], [2, 2]);
+    assert_eq!(check_file(&base).unwrap().0, ["ok"]);
+    let db = Connection::open_with_flags(
+        immutable_uri(&base).unwrap(),
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
+    )
+    .unwrap();
+    let facts: (i64, i64, i64, f64) = db
+        .query_row(
+            "SELECT count(*), max(id), (SELECT seq FROM sqlite_sequence WHERE name = 'readings'), sum(twice) FROM readings",
+            [],
+            |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)),
+        )
+        .unwrap();
+    let sum: u32 = (1..=55).chain(61..=100).sum::<u32>() * 2;
+    assert_eq!(facts, (95, 100, 100, f64::from(sum)));
+    drop(db);
+
+    let (in_memory, memory_gains) = append_bytes(base_bytes, &donor_bytes).unwrap();
+    assert_eq!(memory_gains, gains);
+    assert_eq!(in_memory[18..20], [2, 2]);
+    assert_eq!(check_bytes(&in_memory).unwrap(), check_bytes(&after).unwrap());
+    // Again: nothing lies above any more.
+    assert!(append_file(&base, &donor).unwrap().iter().all(|g| g.inserted == 0));
+}
+
+#[test]
+fn an_empty_base_table_takes_everything_negative_rowids_included() {
+    let dir = TempDir::new().unwrap();
+    let base = make(dir.path(), "base.db", "");
+    let donor = make(dir.path(), "donor.db", "INSERT INTO plain (rowid, x) VALUES (-9223372036854775808, 1), (7, 2);");
+    assert_eq!(gain(&append_file(&base, &donor).unwrap(), "plain"), Some(2));
+}
+
+#[test]
+fn a_damaged_donor_leaves_the_base_as_it_was() {
+    let dir = TempDir::new().unwrap();
+    let base = make(dir.path(), "base.db", &readings(10));
+    let donor = make(dir.path(), "donor.db", &readings(5000));
+    let mut bytes = fs::read(&donor).unwrap();
+    let middle = bytes.len() / 2;
+    for page in bytes[middle..].chunks_mut(4096) {
+        page[..8].fill(0xFF);
+    }
+    fs::write(&donor, &bytes).unwrap();
+    let before = fs::read(&base).unwrap();
+    assert!(append_file(&base, &donor).is_err());
+    let after = fs::read(&base).unwrap();
+    assert_eq!(check_bytes(&after).unwrap(), check_bytes(&before).unwrap());
+    assert_eq!(after[18..20], [2, 2]);
+    assert_eq!(names(dir.path()), ["base.db", "donor.db"]);
+}
+
+#[test]
+fn a_stage_with_side_files_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let base = make(dir.path(), "base.db", "");
+    fs::write(dir.path().join("base.db-wal"), b"x").unwrap();
+    let before = fs::read(&base).unwrap();
+    assert!(append_file(&base, &base).is_err());
+    assert_eq!(fs::read(&base).unwrap(), before);
+}
+
+#[test]
+fn a_check_can_be_stopped() {
+    let dir = TempDir::new().unwrap();
+    let path = make(dir.path(), "a.db", "");
+    // Before the start there is nothing to stop; SQLite documents that such an interrupt has no effect.
+    let mut handle = None;
+    assert!(check_file_watched(&path, |h| handle = Some(h)).is_ok());
+    handle.unwrap().interrupt();
+}
