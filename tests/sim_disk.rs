@@ -425,7 +425,8 @@ fn fsck_follows_its_script_and_refuses_an_attached_volume() {
 
 #[test]
 fn looking_counts_as_no_change() {
-    let mut m = disk();
+    let mut m = disk().with_holder("/d/old", "agent (7)");
+    assert_eq!((m.holders(p("/d/old")), m.holders(p("/e"))), (vec!["agent (7)".to_owned()], vec![]));
     m.set_free_bytes(42);
     m.advance_ms(2500);
     m.progress("looking");

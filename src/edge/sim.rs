@@ -112,6 +112,7 @@ pub struct SimMachine {
     fsck_calls: Vec<(String, Vec<String>)>,
     failing: BTreeMap<u64, io::ErrorKind>,
     unreadable: BTreeSet<PathBuf>,
+    held: BTreeMap<PathBuf, String>,
     lines: RefCell<Vec<String>>,
 }
 
@@ -139,6 +140,7 @@ impl SimMachine {
             fsck_calls: Vec::new(),
             failing: BTreeMap::new(),
             unreadable: BTreeSet::new(),
+            held: BTreeMap::new(),
             lines: RefCell::new(Vec::new()),
         }
     }
@@ -198,6 +200,13 @@ impl SimMachine {
     #[must_use]
     pub fn with_volume_head(mut self, name: &str, head: VolumeHead) -> Self {
         self.volumes.entry(name.to_owned()).or_default().head = Some(head);
+        self
+    }
+
+    /// Another process has `path` open.
+    #[must_use]
+    pub fn with_holder(mut self, path: impl AsRef<Path>, process: &str) -> Self {
+        self.held.insert(path.as_ref().to_path_buf(), process.to_owned());
         self
     }
 

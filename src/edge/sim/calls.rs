@@ -25,6 +25,10 @@ impl ReadAt for View<'_> {
 }
 
 impl Look for SimMachine {
+    fn holders(&self, path: &Path) -> Vec<String> {
+        self.held.get(path).cloned().into_iter().collect()
+    }
+
     fn stat(&self, path: &Path) -> io::Result<Option<Stat>> {
         self.alive()?;
         if self.hidden(path) {
