@@ -3,8 +3,9 @@
 //! Pure. Every verb changes the value in memory only and says whether it changed anything; the caller writes once, at
 //! the end, and only then. [`mod@file`] turns the value into the two copies of the plain state file and back.
 //!
-//! One boot is: refund or not, [`SlotsState::choose`], [`SlotsState::count_attempt`], one write, start. Refund and
-//! attempt must go into the same write: a cut between two writes would hand out a try that no start has used.
+//! One boot is: refund or not, [`SlotsState::choose`], [`SlotsState::count_attempt`], one write, start. The refund comes
+//! first: counting opens an attempt of its own, and a later refund would give back the try of a start that has not
+//! happened yet. A cut between the two, if they are written apart, is harmless: a refunded attempt is closed.
 //!
 //! A try is consumed by an unknown reset before mark-good, because a hang that ends by pulling the plug must reach the
 //! other slot. A *proven* power loss gives it back, at most [`REFUNDS_IN_ROW`] times without a mark-good in between,

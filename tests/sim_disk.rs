@@ -4,8 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pyvorin_recovery::edge::sim::{CutMode, SimMachine};
-use pyvorin_recovery::edge::{Access, FileKind, Look, Machine, durable};
+use pyvorin_recovery::edge::sim::{CutMode, SimMachine, clean_ext4_head};
+use pyvorin_recovery::edge::{Access, FileKind, Look, Machine, VolumeHead, durable};
 use pyvorin_recovery::sqlite::read_vec;
 
 const MODES: [CutMode; 3] = [CutMode::Applied, CutMode::Dropped, CutMode::Torn];
@@ -388,6 +388,32 @@ fn a_volume_must_be_attached_and_read_write_for_a_change() {
 }
 
 #[test]
+fn a_cut_while_attached_read_write_leaves_the_volume_unclean_until_fsck() {
+    let clean = VolumeHead::Head(clean_ext4_head());
+    let m = || SimMachine::new().with_volume("data", "/data").with_fsck_exits("data", &[4, 1]);
+    assert_eq!(
+        (m().volume_head("data"), SimMachine::new().volume_head("data")),
+        (clean.clone(), VolumeHead::NotConfigured)
+    );
+    assert!(matches!(m().volume_head("state"), VolumeHead::Missing(_)));
+    assert!(matches!(m().with_broken_volume("data").volume_head("data"), VolumeHead::Missing(_)));
+    let junk = VolumeHead::Head(vec![1, 2, 3]);
+    assert_eq!(m().with_volume_head("data", junk.clone()).volume_head("data"), junk);
+    for (access, orderly, unclean) in
+        [(Access::ReadOnly, false, false), (Access::ReadWrite, true, false), (Access::ReadWrite, false, true)]
+    {
+        let mut machine = m();
+        machine.attach("data", access).unwrap();
+        let mut next = if orderly { machine.after_shutdown() } else { machine.after_cut() };
+        assert_eq!(next.volume_head("data") != clean, unclean, "{access:?}, orderly {orderly}");
+        assert_eq!(next.fsck("data", &[], 1).unwrap(), 4);
+        assert_eq!(next.volume_head("data") != clean, unclean, "damage left is not clean");
+        assert_eq!(next.fsck("data", &[], 1).unwrap(), 1);
+        assert_eq!(next.volume_head("data"), clean);
+    }
+}
+
+#[test]
 fn fsck_follows_its_script_and_refuses_an_attached_volume() {
     let mut m = SimMachine::new().with_volume("data", "/data").with_fsck_exits("data", &[4, 1]);
     let args = ["-p".to_owned()];
@@ -399,7 +425,8 @@ fn fsck_follows_its_script_and_refuses_an_attached_volume() {
 
 #[test]
 fn looking_counts_as_no_change() {
-    let mut m = disk();
+    let mut m = disk().with_holder("/d/old", "agent (7)");
+    assert_eq!((m.holders(p("/d/old")), m.holders(p("/e"))), (vec!["agent (7)".to_owned()], vec![]));
     m.set_free_bytes(42);
     m.advance_ms(2500);
     m.progress("looking");
