@@ -230,6 +230,10 @@ impl Machine for LinuxMachine {
     }
 
     fn attach(&mut self, volume: &str, access: Access) -> io::Result<()> {
+        // Its directory is there all the same, empty and in memory: whatever was written to it would be lost.
+        if let Some((_, why)) = self.missing.iter().find(|(missing, _)| missing == volume) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, why.clone()));
+        }
         let Some(known) = self.volume(volume).cloned() else { return Ok(()) };
         match self.attached.get(volume) {
             Some(current) if *current == access => return Ok(()),

@@ -19,7 +19,7 @@ use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2, setpgid};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ const RESULT: &str = "result:";
 const LONGEST_LINE: usize = 4 << 10;
 /// Largest result believed; a report is some kilobytes.
 const LARGEST_RESULT: usize = 16 << 20;
-/// How long a killed child may take to vanish; in the kernel's hands it cannot be waited for.
+/// How long a child may take to go, after its result or after it was killed.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What the child may use.
@@ -131,6 +131,8 @@ pub fn run(
         }
         ForkResult::Parent { child } => {
             drop(writer);
+            // Both sides do this, so that the group exists whoever comes first.
+            let _ = setpgid(child, child);
             Ok(listen(child, std::fs::File::from(reader), limits, on_line))
         }
     }
@@ -190,17 +192,12 @@ fn listen(child: Pid, mut pipe: std::fs::File, limits: Limits, on_line: &mut dyn
             ended => {
                 // It is gone, but its last words may still lie in the pipe.
                 while open && ear.take(&mut pipe, on_line) && ear.fresh() {}
-                killpg_quietly(child);
                 break ear.whole_result().map_or_else(|| ChildEnd::Died(words(ended)), ChildEnd::Finished);
             }
         }
         let now = uptime_ms();
         if now.saturating_sub(heard) >= millis(limits.silence) || now.saturating_sub(started) >= millis(limits.overall)
         {
-            killpg_quietly(child);
-            // Before setpgid has run in the child there is no group of its number.
-            let _ = kill(child, Signal::SIGKILL);
-            reap(child, GRACE);
             break ChildEnd::TimedOut;
         }
         if open {
@@ -211,29 +208,40 @@ fn listen(child: Pid, mut pipe: std::fs::File, limits: Limits, on_line: &mut dyn
             std::thread::sleep(Duration::from_millis(1));
         }
     };
+    end_group(child);
     ChildReport { end, last_stage: ear.last_stage }
 }
 
-fn killpg_quietly(child: Pid) {
-    // The group is usually empty by now.
-    let _ = killpg(child, Signal::SIGKILL);
-}
-
-/// Waits for the end of the child, killing it when the time is up; then gives up rather than hold the boot.
+/// Waits for the child to end by itself, at most `grace`.
 fn reap(child: Pid, grace: Duration) {
-    let limit = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-    let started = uptime_ms();
+    let limit = uptime_ms().saturating_add(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
     while let Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) = waitpid(child, Some(WaitPidFlag::WNOHANG)) {
-        let waited = uptime_ms().saturating_sub(started);
-        if waited >= limit {
-            killpg_quietly(child);
-            let _ = kill(child, Signal::SIGKILL);
-        }
-        if waited >= limit.saturating_add(1_000) {
-            log::error!("child {child} cannot be ended; going on without it");
+        if uptime_ms() >= limit {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Kills whatever is left of the child and its programs, and waits until all are gone: an e2fsck that outlives its
+/// stage would write to the device while the OS mounts it. Orphans of the group become children of PID 1, so that it
+/// can wait for them. What hangs in the kernel cannot be waited for; the boot then goes on, and the log says so.
+fn end_group(child: Pid) {
+    let limit = uptime_ms().saturating_add(u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX));
+    let group = Pid::from_raw(-child.as_raw());
+    // Usually the group is empty by now.
+    let _ = killpg(child, Signal::SIGKILL);
+    loop {
+        match waitpid(group, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) if uptime_ms() >= limit => {
+                log::error!("process group {child} cannot be ended; going on without it");
+                return;
+            }
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            // No child of ours is left in it.
+            Err(_) => return,
+        }
     }
 }
 

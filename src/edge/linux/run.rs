@@ -1,9 +1,12 @@
 //! A program under a time limit, its output as lines.
+//!
+//! It stays in our process group on purpose: when PID 1 kills a stage ([`super::child`]), it kills the group, and a
+//! file system check must not live on beside the boot that mounts its device.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,8 +14,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::pipe2;
 
 use super::uptime_ms;
 
@@ -37,7 +39,7 @@ pub fn bounded(
     let mut command = Command::new(program);
     // An environment of our own: the one of PID 1 is made of words from the kernel command line.
     command.args(args).env_clear().env("PATH", "/sbin:/usr/sbin:/bin:/usr/bin").env("LC_ALL", "C");
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     let mut child =
         command.spawn().map_err(|e| io::Error::new(e.kind(), format!("cannot run {}: {e}", program.display())))?;
     // The command holds the writing ends; without this the end of the output would never come.
@@ -99,12 +101,8 @@ fn watch(
     }
 }
 
-/// Kills the program with everything it started, and waits a little for it to go.
+/// Kills the program and waits a little for it to go. One that has just ended by itself is what we want as well.
 fn kill(child: &mut Child) {
-    if let Ok(id) = i32::try_from(child.id()) {
-        // It may have ended by itself in this moment: nothing to kill is what we want.
-        let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
-    }
     let _ = child.kill();
     let started = uptime_ms();
     while uptime_ms().saturating_sub(started) < GRACE_MS && matches!(child.try_wait(), Ok(None)) {

@@ -42,7 +42,7 @@ fn a_death_names_its_stage() {
 }
 
 #[test]
-fn silence_ends_a_child_and_what_it_started() {
+fn silence_ends_a_child() {
     let before = uptime_ms();
     let report = run(limits(300, 20000), &mut |_| {}, |tell| {
         tell.stage("assess");
@@ -98,4 +98,31 @@ fn lies_on_the_pipe_are_not_believed() {
     let mut ear = Ear::default();
     ear.hear(b"stage:a\nresult:3\nabcdef", &mut |_| {});
     assert_eq!((ear.whole_result(), ear.last_stage), (Some(b"abc".to_vec()), Some("a".into())));
+}
+
+#[test]
+fn a_program_of_a_killed_child_dies_with_it() {
+    let mut pid = String::new();
+    let mut keep = |line: &str| {
+        if let Some(number) = line.strip_prefix("pid ") {
+            pid = number.to_owned();
+        }
+    };
+    let report = run(limits(300, 20000), &mut keep, |tell| {
+        #[allow(clippy::disallowed_methods)]
+        let mut program = std::process::Command::new("/bin/sleep").arg("50").spawn().unwrap();
+        tell.line(&format!("pid {}", program.id()));
+        let _ = program.wait();
+        Vec::new()
+    })
+    .unwrap();
+    assert_eq!(report.end, ChildEnd::TimedOut);
+    // Here its orphan is init's to collect, so it may be seen as a zombie for a moment.
+    let stat = std::path::PathBuf::from(format!("/proc/{pid}/stat"));
+    let alive = || super::super::file::read_text(&stat).is_ok_and(|text| !text.contains(") Z "));
+    let deadline = uptime_ms() + 5_000;
+    while alive() && uptime_ms() < deadline {
+        sleep(5);
+    }
+    assert!(!pid.is_empty() && !alive());
 }
