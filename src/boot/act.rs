@@ -116,8 +116,9 @@ pub fn write_slots(
     change: &dyn Fn(&mut SlotsState),
     slot: Slot,
 ) -> io::Result<Detail> {
-    let copy = |machine: &dyn Machine, name: &str| small_file(machine.as_look(), &settings.state_dir.join(name));
-    let [first, second] = slot_file::NAMES.map(|name| copy(machine, name).unwrap_or(Some(Vec::new())));
+    // A copy that exists and cannot be read is an error, not a new device: defaults must not replace a real state.
+    let [first, second] = slot_file::NAMES.map(|name| small_file(machine.as_look(), &settings.state_dir.join(name)));
+    let (first, second) = (first?, second?);
     let found = slot_file::read(first.as_deref(), second.as_deref(), settings.slot_tries);
     let mut state = found.state.clone();
     change(&mut state);

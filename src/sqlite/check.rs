@@ -230,7 +230,7 @@ impl Walk<'_, '_> {
 
     fn read(&mut self, page: u32) -> io::Result<Option<Vec<u8>>> {
         self.reads += 1;
-        if self.reads % 256 == 0 && !(self.may_go_on)() {
+        if self.reads.is_multiple_of(256) && !(self.may_go_on)() {
             self.out_of_time = true;
         }
         if self.out_of_time { Ok(None) } else { self.source.page(page) }
@@ -387,7 +387,7 @@ impl Walk<'_, '_> {
     fn unused(&mut self, header: &Header) {
         let lock = lock_byte_page(header.page_size);
         let per_map = self.usable / 5 + 1;
-        let is_map = |p: u32| header.largest_root != 0 && p >= 2 && (p - 2) % per_map == 0;
+        let is_map = |p: u32| header.largest_root != 0 && p >= 2 && (p - 2).is_multiple_of(per_map);
         let end = if header.valid_for == header.change_counter { header.pages } else { self.source.pages };
         let used =
             |p: u32| self.seen.get(usize::try_from(p / 8).unwrap_or(usize::MAX)).is_some_and(|b| b >> (p % 8) & 1 == 1);

@@ -1,1 +1,2 @@
+//! Placeholder replaced by the QEMU harness.
 fn main() {}
