@@ -98,6 +98,8 @@ pub fn run(
         by: "unattended",
         checks: &[],
         unclean: false,
+        volumes: &[],
+        unattached: &[],
         holders: false,
         slots: request.choose_slot,
         dead: &request.dead,
@@ -106,6 +108,7 @@ pub fn run(
     let mut checks: Vec<(String, FsckLevel, i32)> = Vec::new();
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut unclean = false;
+    let mut volumes = Vec::new();
     for _ in 0..VOLUME_PASSES {
         enter(Stage::Sense);
         let found = sense::volumes(machine.as_look(), &sense::Request { checks: &checks, unclean, ..ask.clone() });
@@ -118,6 +121,7 @@ pub fn run(
                 report::boot(&assessed, &assessed, &plan, outcomes, &found.volumes, machine.uptime_ms() - started);
             return Boot { report, evidence: found, ending: plan.ending.clone(), plan };
         }
+        volumes.clone_from(&found.volumes);
         if plan.steps.is_empty() {
             break;
         }
@@ -129,11 +133,15 @@ pub fn run(
     }
     ask.checks = &checks;
     ask.unclean = unclean;
+    ask.volumes = &volumes;
+    let mut unattached = Vec::new();
     for volume in ["state", "data"] {
         if let Err(e) = machine.attach(volume, Access::ReadOnly) {
             log::warn!("{volume}: cannot be attached: {e}");
+            unattached.push((volume.to_string(), e.to_string()));
         }
     }
+    ask.unattached = &unattached;
     let line = data_line(machine, settings, &ask, request.recovery, true, enter);
     outcomes.extend(line.outcomes);
     enter(Stage::Report);

@@ -49,6 +49,10 @@ pub struct Request<'a> {
     pub checks: &'a [(String, FsckLevel, i32)],
     /// True when a volume was found unclean earlier in this boot.
     pub unclean: bool,
+    /// The volumes as they were before they were attached: attaching read-write makes any volume look unclean.
+    pub volumes: &'a [VolumeEvidence],
+    /// Volumes that could not be attached, with the reason.
+    pub unattached: &'a [(String, String)],
     /// True when a repair may follow: then it matters who has the files open.
     pub holders: bool,
     /// True in the boot flow, where slots are looked at.
@@ -82,9 +86,10 @@ pub fn volumes(look: &dyn Look, request: &Request<'_>) -> Evidence {
 /// Everything on the attached volumes.
 pub fn data(look: &dyn Look, request: &Request<'_>) -> Evidence {
     let settings = request.settings;
-    let mut evidence = volumes(look, request);
-    evidence.state = directory(look, &settings.state_dir, &evidence.volumes, "state");
-    evidence.data = directory(look, &settings.data_dir, &evidence.volumes, "data");
+    let mut evidence = blank(look, request);
+    evidence.volumes = request.volumes.to_vec();
+    evidence.state = directory(look, &settings.state_dir, request, "state");
+    evidence.data = directory(look, &settings.data_dir, request, "data");
     let usable = evidence.data == DirectoryFact::Usable;
     if usable {
         evidence.free_bytes = look.free_bytes(&settings.data_dir).unwrap_or(0);
@@ -129,8 +134,11 @@ fn blank(look: &dyn Look, request: &Request<'_>) -> Evidence {
     }
 }
 
-fn directory(look: &dyn Look, path: &Path, volumes: &[VolumeEvidence], name: &str) -> DirectoryFact {
-    match volumes.iter().find(|v| v.name == name).map(|v| &v.head) {
+fn directory(look: &dyn Look, path: &Path, request: &Request<'_>, name: &str) -> DirectoryFact {
+    if let Some((_, why)) = request.unattached.iter().find(|(volume, _)| volume == name) {
+        return DirectoryFact::Unusable(format!("its volume cannot be attached: {why}"));
+    }
+    match request.volumes.iter().find(|v| v.name == name).map(|v| &v.head) {
         Some(VolumeFact::Missing(why) | VolumeFact::Unreadable(why)) => return DirectoryFact::Unusable(why.clone()),
         Some(VolumeFact::Foreign(what)) => return DirectoryFact::Unusable(format!("its volume holds {what}")),
         _ => {}

@@ -249,6 +249,8 @@ pub fn plan(context: &mut Context, from: Option<&Path>) -> Result<Exit, Error> {
         by: &context.by,
         checks: &[],
         unclean: false,
+        volumes: &[],
+        unattached: &[],
         holders: true,
         slots: true,
         dead: &[] as &[Slot],

@@ -52,6 +52,8 @@ fn request<'a>(settings: &'a Settings, scope: Scope, by: &'a str, holders: bool)
         by,
         checks: &[],
         unclean: false,
+        volumes: &[],
+        unattached: &[],
         holders,
         slots: false,
         dead: &[],

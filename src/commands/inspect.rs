@@ -41,6 +41,8 @@ pub fn inspect(context: &Context, database: &Path) -> Result<Exit, Error> {
         by: &context.by,
         checks: &[],
         unclean: false,
+        volumes: &[],
+        unattached: &[],
         holders: false,
         slots: false,
         dead: &[],
