@@ -10,6 +10,7 @@
 
 pub mod bytes;
 pub mod check;
+mod exact;
 pub mod header;
 pub mod judge;
 pub mod observe;
@@ -17,6 +18,7 @@ pub mod overlay;
 pub mod page;
 pub mod record;
 pub mod resync;
+pub mod verdict;
 pub mod wal;
 
 use std::io;

@@ -103,6 +103,12 @@ fn one(machine: &mut dyn Machine, settings: &Settings, step: &Step) -> io::Resul
             forget_trial(machine, settings, &trial_key(database, fingerprint))?;
             Ok(detail)
         }
+        Step::Prune { dirs, .. } => {
+            for dir in dirs {
+                stage::discard(machine, dir)?;
+            }
+            Ok(said("older preserved originals were removed, as the policy says"))
+        }
         Step::CountAttempt { slot } => write_slots(machine, settings, &|s| s.count_attempt(*slot), *slot),
         Step::MarkBad { slot } => write_slots(machine, settings, &|s| _ = s.mark_bad(*slot), *slot),
         Step::EnterRecovery { digest } => write_slots(machine, settings, &|s| _ = s.enter_recovery(digest), Slot::R),

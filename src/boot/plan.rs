@@ -199,11 +199,31 @@ fn repair(
         volume: assessment.data_volume.clone(),
         now: assessment.now,
     };
-    Some(vec![
+    let mut steps = vec![
         Step::Preserve { op: op.clone(), database: v.name.clone(), files, into, copy: false },
         Step::Build(build),
         Step::Install { op, database: v.name.clone() },
-    ])
+    ];
+    steps.extend(prune(&v.name, policy));
+    Some(steps)
+}
+
+/// Operations of this database beyond those the policy keeps, the new one counted. Never the last one before it, and
+/// only once the new one is in place (a failure of an earlier step skips this one).
+fn prune(database: &str, policy: &Policy<'_>) -> Option<Step> {
+    let marker = format!("-{database}-");
+    let mut ops: Vec<(u64, &String)> = policy
+        .quarantined
+        .iter()
+        .filter(|op| op.contains(&marker))
+        .filter_map(|op| Some((op.split('-').next()?.parse().ok()?, op)))
+        .collect();
+    ops.sort();
+    let keep = usize::try_from(policy.settings.quarantine_keep.max(2)).unwrap_or(2) - 1;
+    let surplus = ops.len().saturating_sub(keep);
+    let dirs: Vec<PathBuf> =
+        ops.into_iter().take(surplus).map(|(_, op)| policy.settings.data_dir.join(QUARANTINE).join(op)).collect();
+    (!dirs.is_empty()).then(|| Step::Prune { database: database.to_string(), dirs })
 }
 
 /// A copy of what cannot be repaired here, once per state of the files: the agent will go on writing to the originals.

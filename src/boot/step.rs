@@ -56,6 +56,13 @@ pub enum Step {
         /// Database.
         database: String,
     },
+    /// Remove the oldest preserved originals of a database, beyond the number the policy keeps.
+    Prune {
+        /// Database.
+        database: String,
+        /// Directories under quarantine, oldest first.
+        dirs: Vec<PathBuf>,
+    },
     /// Count one attempt of a slot in the boot state.
     CountAttempt {
         /// Slot about to be started.
@@ -108,7 +115,9 @@ impl Step {
     /// The database it works on, if any: when a step of a database fails, the later ones are skipped.
     pub fn database(&self) -> Option<&str> {
         match self {
-            Self::Preserve { database, .. } | Self::Install { database, .. } => Some(database),
+            Self::Preserve { database, .. } | Self::Install { database, .. } | Self::Prune { database, .. } => {
+                Some(database)
+            }
             Self::Build(build) => Some(&build.database),
             _ => None,
         }
@@ -121,6 +130,7 @@ impl Step {
                 Some("file-system metadata that contradicts its journal")
             }
             Self::CheckVolume { level: FsckLevel::Yes, .. } => Some("file-system metadata that e2fsck cannot explain"),
+            Self::Prune { .. } => Some("preserved originals older than the policy keeps"),
             Self::Resume { .. } => Some("an unfinished stage, or the names of files preserved in quarantine"),
             Self::Install { .. } => Some("the names of the damaged database and its log (preserved in quarantine)"),
             _ => None,
@@ -129,7 +139,10 @@ impl Step {
 
     /// True when it writes to the data volume.
     pub fn writes_data(&self) -> bool {
-        matches!(self, Self::Resume { .. } | Self::Preserve { .. } | Self::Build(_) | Self::Install { .. })
+        matches!(
+            self,
+            Self::Resume { .. } | Self::Preserve { .. } | Self::Build(_) | Self::Install { .. } | Self::Prune { .. }
+        )
     }
 
     /// True when it writes to the state volume.
@@ -147,6 +160,7 @@ impl Step {
             Self::Preserve { .. } => "preserve",
             Self::Build(_) => "build",
             Self::Install { .. } => "install",
+            Self::Prune { .. } => "prune",
             Self::CountAttempt { .. } => "count-attempt",
             Self::MarkBad { .. } => "mark-bad",
             Self::EnterRecovery { .. } => "enter-recovery",

@@ -5,127 +5,13 @@
 //! alone is not enough (see [`super::resync`] on abandoned timelines): a segment is accepted only where it is proved to
 //! descend from what stands before it. Row counts decide nothing here: they prefer the candidate that lacks the deletes.
 
-use serde::{Deserialize, Serialize};
-
 use super::observe::{LogFacts, LogTail, ShmState, WalEvidence};
-use super::overlay::{Fold, lock_byte_page};
+use super::overlay::Fold;
 use super::resync::{BreakKind, Continuity, Gap, Generation, Segment};
 use super::wal::{ShmHint, WalHeaderFault, WalScan};
 use crate::config::Rung;
 
-/// Second axis of a verdict: is every committed transaction still reachable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Completeness {
-    /// Nothing is missing, and evidence (named beside it) says so.
-    Complete,
-    /// No evidence either way.
-    Unknown,
-    /// Committed transactions are not reachable.
-    Lossy,
-}
-
-/// State of the log as the contract names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WalState {
-    /// No such file.
-    Absent,
-    /// A file without a frame.
-    Empty,
-    /// A valid chain, and behind it nothing but leftovers.
-    Sound,
-    /// A valid chain and an unfinished transaction behind it: normal after a power cut.
-    TornTail,
-    /// The header is gone, or live frames stand behind a break.
-    Damaged,
-    /// It cannot belong to this database.
-    Foreign,
-}
-
-/// Severity of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Level {
-    /// Worth knowing.
-    Info,
-    /// Worth attention; nothing is damaged.
-    Warning,
-    /// Damage or loss.
-    Error,
-}
-
-/// One thing found, as the JSON contract has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// Severity.
-    pub level: Level,
-    /// Stable code.
-    pub code: String,
-    /// Page concerned.
-    pub page: Option<u32>,
-    /// Frame concerned (0 is the log's header).
-    pub frame: Option<u32>,
-    /// What was found and what follows, for people.
-    pub message: String,
-}
-
-impl Finding {
-    /// A finding about the whole file.
-    pub fn new(level: Level, code: &str, message: impl Into<String>) -> Self {
-        Self { level, code: code.to_string(), page: None, frame: None, message: message.into() }
-    }
-
-    /// The same, about one frame.
-    pub fn at_frame(mut self, frame: u32) -> Self {
-        self.frame = Some(frame);
-        self
-    }
-
-    /// The same, about one page.
-    pub fn at_page(mut self, page: u32) -> Self {
-        self.page = Some(page);
-        self
-    }
-}
-
-/// One way to a repaired database, to be built in staging and gated by `integrity_check`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidate {
-    /// The rung it belongs to.
-    pub rung: Rung,
-    /// What is folded into the copy of the database.
-    pub base: Fold,
-    /// A later commit with a hole in it, from which only appended rows are taken.
-    pub extras: Option<Fold>,
-    /// Completeness of the result.
-    pub completeness: Completeness,
-    /// Committed frames that this candidate gives up, where they can be counted.
-    pub frames_lost: u32,
-}
-
-/// What the log says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogVerdict {
-    /// State by the contract.
-    pub state: WalState,
-    /// Frame slots in the file.
-    pub frames: u32,
-    /// Frames up to the last commit of the valid chain: what SQLite would replay.
-    pub committed: u32,
-    /// Frames verified behind damage.
-    pub resyncable: u32,
-    /// Completeness as things stand, before any repair.
-    pub completeness: Completeness,
-    /// Names of the evidence used.
-    pub evidence: Vec<String>,
-    /// Findings.
-    pub findings: Vec<Finding>,
-    /// Candidates, best first; empty: nothing to do, or nothing that may be done.
-    pub candidates: Vec<Candidate>,
-    /// True when the log needs repair, whether or not a candidate exists.
-    pub needs_repair: bool,
-}
+pub use super::verdict::{Candidate, Completeness, Finding, Level, LogVerdict, WalState};
 
 /// What the judge must know of the database file itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -332,7 +218,7 @@ fn damaged(
         }
     }
     let joined = join(generation, scan, hint, &mut v);
-    candidates(&joined, scan, generation, hint, db, facts, &mut v);
+    super::exact::candidates(&joined, scan, generation, hint, db, facts, &mut v);
     v
 }
 
@@ -385,12 +271,18 @@ fn liveness(generation: &Generation, hint: Option<&ShmHint>) -> Liveness {
     }
 }
 
-struct Joined {
-    frames: Vec<(u32, u32)>,
-    lost: Vec<(u32, Vec<u32>)>,
-    refused: bool,
-    refused_damage: bool,
-    bridged: bool,
+/// The segments accepted as one timeline.
+pub(super) struct Joined {
+    /// Accepted frames as closed ranges.
+    pub frames: Vec<(u32, u32)>,
+    /// Unverified frames between them, with the pages they can have been (empty: any).
+    pub lost: Vec<(u32, Vec<u32>)>,
+    /// True when a segment was refused.
+    pub refused: bool,
+    /// True when the refused one stands behind damage, not behind a well-formed break.
+    pub refused_damage: bool,
+    /// True when a gap was bridged.
+    pub bridged: bool,
 }
 
 fn confirms(segment: &Segment, scan: &WalScan, hint: Option<&ShmHint>, salt: [u32; 2]) -> bool {
@@ -471,119 +363,4 @@ fn gap_finding(gap: &Gap, segment: &Segment, accepted: bool) -> Finding {
         ),
     };
     Finding::new(Level::Error, code, format!("{what}; {then}")).at_frame(gap.first)
-}
-
-fn candidates(
-    joined: &Joined,
-    scan: &WalScan,
-    generation: &Generation,
-    hint: Option<&ShmHint>,
-    db: DbSize,
-    facts: &LogFacts,
-    v: &mut LogVerdict,
-) {
-    let accepted: Vec<u32> = joined.frames.iter().flat_map(|(a, b)| *a..=*b).collect();
-    let commits: Vec<u32> =
-        accepted.iter().copied().filter(|n| scan.frame(*n).is_some_and(|f| f.commit != 0)).collect();
-    let latest = commits.last().copied().unwrap_or(0);
-    let size_at = |c: u32| scan.frame(c).map_or(0, |f| f.commit);
-    let fold = |c: u32| Fold {
-        page_size: scan.page_size,
-        frames: joined.frames.clone(),
-        upto: c,
-        pages: size_at(c),
-        sum: scan.frame(c).map_or([0, 0], |f| f.stored),
-    };
-    let windows: Vec<(u32, u32)> =
-        joined.lost.iter().map(|(n, pages)| (*n, superseded_at(*n, pages, &accepted, scan, size_at(latest)))).collect();
-    let exact = |c: &u32| windows.iter().all(|(from, to)| c < from || c >= to);
-    let best = commits.iter().rev().copied().find(exact).unwrap_or(0);
-    let confirmed = hint.is_some_and(|h| h.salt == generation.salt && h.max_frame == latest) && !joined.refused;
-    let beyond = hint.is_some_and(|h| h.salt == generation.salt && h.max_frame > latest && h.max_frame > h.backfilled);
-    let whole = match (best == latest, beyond || joined.refused_damage, confirmed) {
-        (false, _, _) | (_, true, _) => Completeness::Lossy,
-        (true, false, true) => Completeness::Complete,
-        (true, false, false) => Completeness::Unknown,
-    };
-    v.completeness = if latest > facts.committed || whole == Completeness::Lossy {
-        Completeness::Lossy
-    } else {
-        Completeness::Unknown
-    };
-    if beyond {
-        let text = "the wal-index names committed frames behind the last one that could be verified: they are lost";
-        v.findings.push(Finding::new(Level::Error, "committed-frames-missing", text).at_frame(latest + 1));
-    }
-    if !holds_every_page(&fold(best), scan, db) || (best == 0 && !db.present) {
-        let text = "the frames that verify do not make a whole database together with the file; salvage is needed";
-        v.findings.push(Finding::new(Level::Error, "log-insufficient", text));
-        return;
-    }
-    if !base_is_clean(best, &accepted, scan, generation) {
-        if db.present && generation.pages.iter().all(|p| p.equals_last) {
-            // Every surviving image is in the database already; what is lost was lost with the destroyed frames.
-            v.candidates.push(Candidate {
-                rung: Rung::Replay,
-                base: Fold::nothing(db.page_size.unwrap_or(scan.page_size)),
-                extras: None,
-                completeness: Completeness::Lossy,
-                frames_lost: latest.saturating_sub(best),
-            });
-            return;
-        }
-        let text = "a checkpoint had copied part of this log into the database, and frames it needs are lost; \
-                    no earlier state can be proved consistent, so nothing is changed: salvage is needed";
-        v.findings.push(Finding::new(Level::Error, "half-checkpointed", text));
-        return;
-    }
-    let rung = if joined.bridged && best > facts.committed { Rung::Resync } else { Rung::Replay };
-    let given_up = latest.saturating_sub(best);
-    let extras = (best < latest && holds_every_page(&fold(latest), scan, db)).then(|| fold(latest));
-    let base = if best == 0 { Fold::nothing(db.page_size.unwrap_or(scan.page_size)) } else { fold(best) };
-    let rung = if extras.is_some() { Rung::Resync } else { rung };
-    v.candidates.push(Candidate {
-        rung,
-        base: base.clone(),
-        extras: extras.clone(),
-        completeness: whole,
-        frames_lost: given_up,
-    });
-    if extras.is_some() {
-        let rung = if best > facts.committed { Rung::Resync } else { Rung::Replay };
-        v.candidates.push(Candidate { rung, base, extras: None, completeness: whole, frames_lost: given_up });
-    }
-}
-
-/// The frame by which every page a lost frame can have been has a later accepted image; `u32::MAX` when never.
-fn superseded_at(lost: u32, pages: &[u32], accepted: &[u32], scan: &WalScan, size: u32) -> u32 {
-    let mut open: std::collections::BTreeSet<u32> =
-        if pages.is_empty() { (1..=size).collect() } else { pages.iter().copied().collect() };
-    for n in accepted.iter().filter(|n| **n > lost) {
-        if let Some(frame) = scan.frame(*n) {
-            open.remove(&frame.page);
-        }
-        if open.is_empty() {
-            return *n;
-        }
-    }
-    u32::MAX
-}
-
-/// Every page up to the commit's size is in the file or among the images: otherwise the log is another database's.
-fn holds_every_page(fold: &Fold, scan: &WalScan, db: DbSize) -> bool {
-    if fold.upto == 0 {
-        return true;
-    }
-    let images = fold.images(scan);
-    let held = if db.present { db.pages } else { 0 };
-    let lock = lock_byte_page(fold.page_size);
-    (held + 1..=fold.pages).all(|p| p == lock || images.contains_key(&p))
-}
-
-/// No page of the database comes from a frame behind the commit: a checkpoint may have copied later images already,
-/// and a page without an image at or before the commit would keep them.
-fn base_is_clean(best: u32, accepted: &[u32], scan: &WalScan, generation: &Generation) -> bool {
-    let covered: std::collections::BTreeSet<u32> =
-        accepted.iter().filter(|n| **n <= best).filter_map(|n| scan.frame(*n)).map(|f| f.page).collect();
-    generation.pages.iter().all(|p| covered.contains(&p.page) || p.equal.is_none())
 }
