@@ -16,7 +16,7 @@ use support::engine::{self, Rows};
 use support::rng::Rng;
 use support::site::Site;
 use support::wal::{self, Wal};
-use support::work::{Change, Kind, Work, commit_of};
+use support::work::{Change, Kind, Work, commit_of, commits_of};
 use support::{Failures, rounds, seeds};
 
 #[derive(Default, Debug)]
@@ -137,6 +137,9 @@ struct History {
     second_loss: bool,
     injured: bool,
     behind: usize,
+    /// False when the last reopening wrote nothing: what stands behind the break is then the same timeline, and rows
+    /// that come back from there are a gain.
+    went_on: bool,
 }
 
 fn history(rng: &mut Rng) -> Option<History> {
@@ -151,7 +154,7 @@ fn history(rng: &mut Rng) -> Option<History> {
     let (mut files, mut work) = (first.files, first.work);
     let mut abandoned: Vec<Change> = Vec::new();
     let mut before = first.before;
-    let (mut nasty, mut second_loss) = (false, false);
+    let (mut nasty, mut second_loss, mut went_on) = (false, false, false);
     let mut what = format!("{setup:?}, {commits} commits");
     for turn in 1..=rng.between(1, 2) {
         let lost = lose_some(&mut files, before.as_ref(), rng);
@@ -191,6 +194,7 @@ fn history(rng: &mut Rng) -> Option<History> {
         nasty |= stop.is_some_and(|s| log.committed == s);
         what.push_str(&format!("; then {wrote} commits to frame {} of {}", log.committed, log.slots.len()));
         before = Some(old);
+        went_on = wrote > 0;
     }
     let log = Wal::read(files.wal())?;
     let behind = log.slots[log.chain..].iter().filter(|f| f.salts == log.salts && f.commit != 0).count();
@@ -205,7 +209,7 @@ fn history(rng: &mut Rng) -> Option<History> {
         what.push_str("; damage: ");
         what.push_str(&injure(&mut files, rng));
     }
-    Some(History { files, work, abandoned, what, nasty, second_loss, injured, behind })
+    Some(History { files, work, abandoned, what, nasty, second_loss, injured, behind, went_on })
 }
 
 fn judge(seed: u64, history: &History, counts: &mut Counts, failures: &mut Failures) {
@@ -219,12 +223,13 @@ fn judge(seed: u64, history: &History, counts: &mut Counts, failures: &mut Failu
     counts.damaged += usize::from(history.injured);
     counts.undamaged += usize::from(!history.injured);
     let plain = engine::open(&history.files).rows;
-    let baseline = plain.as_ref().ok().and_then(|rows| commit_of(rows, &history.work.commits));
+    let oldest_and_newest = plain.as_ref().ok().and_then(|rows| commits_of(rows, &history.work.commits));
+    let baseline = oldest_and_newest.map(|(oldest, _)| oldest);
     match baseline {
         Some(_) => counts.baseline_exact += 1,
         None => counts.baseline_unreadable += 1,
     }
-    if !history.injured && baseline != Some(history.work.commits.len()) {
+    if !history.injured && oldest_and_newest.map(|b| b.1) != Some(history.work.commits.len()) {
         failures.add("GENERATOR", seed, format!("the live timeline is not what the engine finds: {}", history.what));
         return;
     }
@@ -293,6 +298,9 @@ fn judge(seed: u64, history: &History, counts: &mut Counts, failures: &mut Failu
         }
     }
     counts.abandoned_rows_added += added;
+    if added > 0 && history.went_on {
+        fail("rows of an abandoned timeline were promoted beside the live ones", format!("{added}"));
+    }
     if reverted > 0 {
         fail("LIVE ROWS REVERTED", format!("{reverted} rows that the engine alone keeps are gone or older"));
     }

@@ -268,8 +268,13 @@ pub fn apply(rows: &mut Rows, changes: &[Change]) {
 
 /// The number of the commit after which the rows stood exactly so; the newest one, `None` for a mixture.
 pub fn commit_of(rows: &Rows, commits: &[Vec<Change>]) -> Option<usize> {
+    commits_of(rows, commits).map(|(_, newest)| newest)
+}
+
+/// The oldest and the newest commit after which the rows stood exactly so (a queue can come back to an old state).
+pub fn commits_of(rows: &Rows, commits: &[Vec<Change>]) -> Option<(usize, usize)> {
     let mut state = Rows::new();
-    let mut found = if rows.is_empty() { Some(0) } else { None };
+    let mut found = if rows.is_empty() { Some((0, 0)) } else { None };
     let digest = |rows: &Rows| rows.iter().fold(0u64, |sum, (k, v)| sum.wrapping_add(hash(k, v)));
     let (wanted, mut sum) = (digest(rows), 0u64);
     for (i, changes) in commits.iter().enumerate() {
@@ -283,7 +288,7 @@ pub fn commit_of(rows: &Rows, commits: &[Vec<Change>]) -> Option<usize> {
             apply(&mut state, &[(key.clone(), content.clone())]);
         }
         if sum == wanted && state.len() == rows.len() && state == *rows {
-            found = Some(i + 1);
+            found = Some((found.map_or(i + 1, |(oldest, _)| oldest), i + 1));
         }
     }
     found
