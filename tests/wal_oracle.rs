@@ -58,6 +58,10 @@ fn the_oracle_reads_the_log_as_the_engine_does() {
                 assert_eq!(found.integrity, "ok", "{what}");
                 let log = Wal::read(files.wal()).unwrap();
                 assert_eq!(found.frames, log.committed as i64, "committed frames, {what}");
+                let index = files.shm.as_deref().unwrap();
+                for (slot, frame) in log.live().iter().enumerate() {
+                    assert_eq!(wal::indexed_page(index, slot), Some(frame.page), "the index names the page, {what}");
+                }
                 let nothing = vec![false; log.committed];
                 let fold = log.fold(&files.db, files.wal(), &nothing);
                 assert!(fold == found.folded, "the fold is the engine's byte for byte, {what}");

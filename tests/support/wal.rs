@@ -169,3 +169,13 @@ fn put(bytes: &mut [u8], at: usize, sum: (u32, u32)) {
 pub fn backfilled(shm: Option<&[u8]>) -> usize {
     shm.filter(|s| s.len() >= 100).map_or(0, |s| u32::from_ne_bytes(s[96..100].try_into().unwrap()) as usize)
 }
+
+/// The page number that the index file keeps for a frame (0-based slot): it survives the loss of the frame's header.
+pub fn indexed_page(shm: &[u8], slot: usize) -> Option<u32> {
+    const FIRST: usize = 4096 - 136 / 4;
+    let at = match slot.checked_sub(FIRST) {
+        None => 136 + 4 * slot,
+        Some(rest) => 32768 * (1 + rest / 4096) + 4 * (rest % 4096),
+    };
+    shm.get(at..at + 4).map(|b| u32::from_ne_bytes(b.try_into().unwrap()))
+}
