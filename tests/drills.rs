@@ -188,7 +188,7 @@ fn drill(seed: u64, counts: &mut Counts, failures: &mut Failures) {
     if index != Index::Kept {
         if all_back {
             counts.index_gone_all_back += 1;
-        } else if first.complete() {
+        } else if first.claims_all() {
             fail("called complete without all reachable rows (index absent or stale)", format!("{returned} back"));
         } else {
             counts.index_gone_not_claimed += 1;
@@ -197,10 +197,10 @@ fn drill(seed: u64, counts: &mut Counts, failures: &mut Failures) {
     let exact = *rows == *acknowledged;
     if truth.whole {
         counts.exact += 1;
-        counts.exact_and_called_complete += usize::from(exact && first.complete());
+        counts.exact_and_called_complete += usize::from(exact && first.claims_all());
     }
     if !exact {
-        if first.complete() || !first.tells() {
+        if first.claims_all() || !first.tells() {
             fail("loss not reported", format!("{} missing, state at commit {state:?}", missing.len()));
         } else {
             counts.lost_and_reported += missing.len();
@@ -210,7 +210,7 @@ fn drill(seed: u64, counts: &mut Counts, failures: &mut Failures) {
             fail("loss without exit bit 4", format!("{} missing", missing.len()));
         }
     }
-    if exact && index == Index::Kept && (first.text("completeness") == "lossy" || first.text("action") == "left") {
+    if exact && index == Index::Kept && (first.code & 4 != 0 || first.text("action") == "left") {
         fail("false alarm: nothing is lost and the index proves it", String::new());
     }
     if !damaged_at_all && (first.text("action") != "none" || first.code != 0) && index == Index::Kept && !mid {

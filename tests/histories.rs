@@ -251,7 +251,7 @@ fn judge(seed: u64, history: &History, counts: &mut Counts, failures: &mut Failu
         (Ok(rows), _) => rows,
         (Err(_), "left") if plain.is_err() => {
             counts.left += 1;
-            if run.complete() {
+            if run.claims_all() {
                 fail("unreadable and called complete", String::new());
             }
             return;
@@ -262,7 +262,7 @@ fn judge(seed: u64, history: &History, counts: &mut Counts, failures: &mut Failu
         }
     };
     counts.left += usize::from(run.text("action") == "left");
-    counts.complete += usize::from(run.complete());
+    counts.complete += usize::from(run.claims_all());
     if found.integrity != "ok" && run.text("action") != "left" {
         fail("integrity_check", found.integrity.clone());
     }
@@ -275,9 +275,9 @@ fn judge(seed: u64, history: &History, counts: &mut Counts, failures: &mut Failu
         }
         (Some(at), Some(base)) if at > base => counts.result_past_baseline += 1,
         (Some(_), _) => counts.result_is_baseline += 1,
-        (None, _) => counts.mixture_not_claimed += usize::from(!run.complete()),
+        (None, _) => counts.mixture_not_claimed += usize::from(!run.claims_all()),
     }
-    if *rows != *truth && run.complete() {
+    if *rows != *truth && run.claims_all() {
         fail("CALLED COMPLETE with live rows missing or changed", format!("commit {at:?} of {latest}"));
     }
     // Row by row: nothing of the baseline may be missing or older, nothing abandoned may stand in a live row's place.
@@ -311,7 +311,7 @@ fn judge(seed: u64, history: &History, counts: &mut Counts, failures: &mut Failu
     if replaced > 0 {
         fail("ABANDONED ROWS IN PLACE OF LIVE ONES", format!("{replaced} rows, state at commit {at:?} of {latest}"));
     }
-    if added > 0 && run.complete() {
+    if added > 0 && run.claims_all() {
         fail("abandoned rows added and called complete", format!("{added}"));
     }
     if invented > 0 {

@@ -118,13 +118,13 @@ fn try_one(
     match at {
         Some(at) if at == latest => {
             counts.latest += 1;
-            counts.latest_and_complete += usize::from(run.complete());
+            counts.latest_and_complete += usize::from(run.claims_all());
         }
         Some(_) => counts.earlier += 1,
         None => counts.never_acknowledged += 1,
     }
     counts.better_than_engine += usize::from(at > plain);
-    if at != Some(latest) && run.complete() {
+    if at != Some(latest) && run.claims_all() {
         fail("CALLED COMPLETE", format!("state at commit {at:?} of {latest}"));
     }
     // A break in the very last transaction, and no index: no bytes tell it from a tail that was never committed.

@@ -73,6 +73,12 @@ impl Run {
         self.text("completeness") == "complete"
     }
 
+    /// True when the run says that nothing is missing: by the word, or by having repaired without a loss left. (The
+    /// verdict printed by `repair` may be the one from before it; the exit code always speaks of the end.)
+    pub fn claims_all(&self) -> bool {
+        self.complete() || (self.code & 5 == 1 && self.text("completeness") == "lossy")
+    }
+
     /// True when some finding of level error or warning is there.
     pub fn tells(&self) -> bool {
         self.findings().iter().any(|f| matches!(f["level"].as_str(), Some("error" | "warning")))
