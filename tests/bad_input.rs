@@ -1,6 +1,7 @@
 //! Bad input: whatever stands where a database or the configuration should be, the program says what is wrong, where,
 //! and what to do, ends with the documented code, and changes nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::disallowed_methods)]
 
 mod support;
 

@@ -8,6 +8,7 @@
 //!
 //! `DRILLS=1000 cargo test --test drills` runs more; `SEED=n` runs one again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::disallowed_methods)]
 
 mod support;
 

@@ -11,6 +11,7 @@
 //! *Baseline*: what the engine itself still finds in the damaged set, where that is the state after some live commit.
 //! `repair` may give more than that, never less. `HISTORIES=n` runs more, `SEED=n` one again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::disallowed_methods)]
 
 mod support;
 

@@ -4,6 +4,7 @@
 //! For every frame of the log: that frame damaged, `repair`, and the promoted database held against every state that
 //! was ever acknowledged. `TRANSFERS=n` sets the number of transactions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::disallowed_methods)]
 
 mod support;
 
