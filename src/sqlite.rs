@@ -10,6 +10,7 @@
 
 pub mod bytes;
 pub mod check;
+mod continuity;
 mod exact;
 pub mod header;
 pub mod judge;

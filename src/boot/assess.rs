@@ -337,6 +337,10 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
             None => StructureVerdict::Unreadable,
         },
     };
+    if stat.is_some_and(|s| s.len == 0) && !log.needs_repair {
+        let text = "the file is empty: SQLite takes it for a new database; if it ever held rows, restore them";
+        findings.push(Finding::new(Level::Warning, "database-empty", text));
+    }
     if d.moving {
         findings.push(Finding::new(
             Level::Warning,

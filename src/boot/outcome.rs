@@ -53,4 +53,6 @@ pub struct Detail {
     pub exit: Option<i32>,
     /// Committed frames given up.
     pub frames_lost: u32,
+    /// True when verified frames were left out because nothing proved that they belong.
+    pub in_doubt: bool,
 }

@@ -237,6 +237,9 @@ fn keep_copy(v: &DatabaseVerdict, policy: &Policy<'_>, need: &mut u64, assessmen
     if v.files.log {
         files.push(side(&v.location, "-wal"));
     }
+    if v.files.shm {
+        files.push(side(&v.location, "-shm"));
+    }
     if v.files.present && v.structure != StructureVerdict::Unreadable && v.files.bytes <= cap {
         files.push(v.location.clone());
         *need = need.saturating_add(v.files.bytes);

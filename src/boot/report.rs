@@ -65,20 +65,22 @@ pub struct DatabaseReport {
     /// Where the originals are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<PathBuf>,
-    /// Structure and completeness after the action.
+    /// The two axes as they were found, where an action changed them; the axes above are then those of the result.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub after: Option<After>,
+    pub found: Option<Found>,
 }
 
-/// The two axes after an action.
+/// The two axes before an action, and what the action gave up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct After {
+pub struct Found {
     /// First axis.
     pub structure: StructureVerdict,
     /// Second axis.
     pub completeness: Completeness,
-    /// Committed frames given up.
+    /// Committed frames given up by the action.
     pub frames_lost: u32,
+    /// True when verified frames were left out because nothing proved that they belong.
+    pub in_doubt: bool,
 }
 
 /// `check --json` and `repair --json`.
@@ -156,7 +158,7 @@ pub fn verdict(v: &DatabaseVerdict) -> DatabaseReport {
         action: None,
         tables: None,
         quarantine: None,
-        after: None,
+        found: None,
     }
 }
 
@@ -179,11 +181,14 @@ pub fn repaired(v: &DatabaseVerdict, outcomes: &[Outcome], now: Option<&Database
         };
         report.tables = Some(built.tables.iter().map(rows).collect());
         report.action = built.action.clone();
-        report.after = Some(After {
-            structure: now.map_or(StructureVerdict::Sound, |n| n.structure),
-            completeness: built.completeness.unwrap_or(Completeness::Unknown),
+        report.found = Some(Found {
+            structure: v.structure,
+            completeness: v.completeness,
             frames_lost: built.frames_lost,
+            in_doubt: built.in_doubt,
         });
+        report.structure = now.map_or(StructureVerdict::Sound, |n| n.structure);
+        report.completeness = built.completeness.unwrap_or(Completeness::Unknown);
         return report;
     }
     for outcome in outcomes.iter().filter(|o| o.database.as_deref() == Some(v.name.as_str())) {
@@ -220,10 +225,10 @@ fn one_exit(d: &DatabaseVerdict) -> Exit {
 /// Exit bits of a repair: 1 where something was repaired, 4 where loss or damage is left.
 pub fn repair_exit(databases: &[DatabaseReport], first: &[DatabaseVerdict]) -> Exit {
     databases.iter().zip(first).fold(Exit::OK, |exit, (report, verdict)| {
-        exit | match (&report.after, report.action.as_deref()) {
-            (Some(after), _) if after.completeness == Completeness::Lossy => Exit::REPAIRED | Exit::LEFT,
-            (Some(_), _) => Exit::REPAIRED,
-            (None, _) => one_exit(verdict),
+        exit | match &report.found {
+            Some(found) if found.in_doubt || report.completeness == Completeness::Lossy => Exit::REPAIRED | Exit::LEFT,
+            Some(_) => Exit::REPAIRED,
+            None => one_exit(verdict),
         }
     })
 }
@@ -268,19 +273,21 @@ pub fn boot(
 pub fn sentences(d: &DatabaseReport) -> Vec<String> {
     let name = d.path.file_name().map_or_else(|| show(&d.path), |n| n.to_string_lossy().into_owned());
     let mut lines = Vec::new();
-    let found = match (d.structure, d.completeness) {
-        (StructureVerdict::Missing, _) => "is missing".to_string(),
+    let axes = d.found.as_ref().map_or((d.structure, d.completeness), |f| (f.structure, f.completeness));
+    let was = if d.found.is_some() { "was" } else { "is" };
+    let found = match axes {
+        (StructureVerdict::Missing, _) => format!("{was} missing"),
         (StructureVerdict::Unreadable, _) => "could not be read".to_string(),
-        (StructureVerdict::Damaged, _) => "is damaged".to_string(),
-        (StructureVerdict::Sound, Completeness::Complete) => "is sound and complete".to_string(),
-        (StructureVerdict::Sound, Completeness::Unknown) => "is sound".to_string(),
+        (StructureVerdict::Damaged, _) => format!("{was} damaged"),
+        (StructureVerdict::Sound, Completeness::Complete) => format!("{was} sound and complete"),
+        (StructureVerdict::Sound, Completeness::Unknown) => format!("{was} sound"),
         (StructureVerdict::Sound, Completeness::Lossy) if d.wal.resyncable_frames > 0 => {
-            format!("is sound, but SQLite alone would lose {} log frames", d.wal.resyncable_frames)
+            format!("{was} sound, but SQLite alone would have lost {} log frames", d.wal.resyncable_frames)
         }
-        (StructureVerdict::Sound, Completeness::Lossy) => "is sound, but committed rows are missing".to_string(),
+        (StructureVerdict::Sound, Completeness::Lossy) => format!("{was} sound, but committed rows are missing"),
     };
     lines.push(format!("{name} {found}."));
-    for finding in d.findings.iter().filter(|f| f.level == Level::Error) {
+    for finding in d.findings.iter().filter(|f| f.level >= Level::Warning && f.code != "left") {
         lines.push(format!("  {}: {}", finding.code, finding.message));
     }
     match (d.action.as_deref(), &d.tables) {
@@ -288,13 +295,11 @@ pub fn sentences(d: &DatabaseReport) -> Vec<String> {
         (Some(action), Some(tables)) => {
             let rows: Vec<String> = tables.iter().map(|t| format!("{} rows in {}", t.rows, t.name)).collect();
             lines.push(format!("  It was {action}: {}.", rows.join(", ")));
-            if let Some(after) = &d.after {
-                lines.push(match after.completeness {
-                    Completeness::Complete => "  Nothing was lost.".to_string(),
-                    Completeness::Unknown => "  No loss is known.".to_string(),
-                    Completeness::Lossy => "  Committed rows were lost; how many cannot be told exactly.".to_string(),
-                });
-            }
+            lines.push(match d.completeness {
+                Completeness::Complete => "  Nothing was lost.".to_string(),
+                Completeness::Unknown => "  No loss is known.".to_string(),
+                Completeness::Lossy => "  Committed rows were lost; how many cannot be told exactly.".to_string(),
+            });
         }
         _ => {}
     }

@@ -104,7 +104,9 @@ pub fn data(look: &dyn Look, request: &Request<'_>) -> Evidence {
     let unclean = evidence.unclean_before
         || evidence.volumes.iter().any(|v| matches!(&v.head, VolumeFact::Ext(sb) if !sb.is_clean()));
     let clean = !unclean && evidence.volumes.iter().any(|v| v.name == "data");
-    if usable {
+    if let DirectoryFact::Unusable(why) = &evidence.data {
+        evidence.databases = settings.databases.iter().map(|d| unreachable(d, why)).collect();
+    } else {
         let wanted = |d: &&Database| {
             request.only.is_empty()
                 || request.only.iter().any(|p| *p == d.path || *p == d.location || p.as_os_str() == OsStr::new(&d.name))
@@ -213,9 +215,33 @@ fn database(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bo
     result
 }
 
+/// A database in a directory that cannot be used.
+fn unreachable(config: &Database, why: &str) -> DatabaseEvidence {
+    DatabaseEvidence { file: FileFact::Unreadable(why.to_string()), ..nothing(config, false) }
+}
+
 /// What must be equal before and after for a look at live files to count.
 fn identity(look: &dyn Look, config: &Database) -> Vec<Option<Stat>> {
     ["", "-wal"].iter().map(|s| look.stat(&side(&config.location, s)).ok().flatten()).collect()
+}
+
+fn nothing(config: &Database, clean: bool) -> DatabaseEvidence {
+    DatabaseEvidence {
+        name: config.name.clone(),
+        path: config.path.clone(),
+        location: config.location.clone(),
+        file: FileFact::Missing,
+        directory_owner: None,
+        header: None,
+        wal: WalEvidence::Absent,
+        shm: ShmState::Absent,
+        hot_journal: false,
+        structure: None,
+        scope: Scope::Quick,
+        moving: false,
+        superblock_clean: clean,
+        held_by: Vec::new(),
+    }
 }
 
 fn holders(look: &dyn Look, location: &Path) -> Vec<String> {
@@ -225,22 +251,11 @@ fn holders(look: &dyn Look, location: &Path) -> Vec<String> {
 fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bool) -> DatabaseEvidence {
     let before = identity(look, config);
     let location = &config.location;
-    let mut d = DatabaseEvidence {
-        name: config.name.clone(),
-        path: config.path.clone(),
-        location: location.clone(),
-        file: FileFact::Missing,
-        directory_owner: None,
-        header: None,
-        wal: WalEvidence::Absent,
-        shm: ShmState::Absent,
-        hot_journal: false,
-        structure: None,
-        scope: request.scope.unwrap_or(Scope::Quick),
-        moving: false,
-        superblock_clean: clean,
-        held_by: if request.holders { holders(look, location) } else { Vec::new() },
-    };
+    let mut d = nothing(config, clean);
+    if request.holders {
+        d.held_by = holders(look, location);
+    }
+    d.scope = request.scope.unwrap_or(Scope::Quick);
     d.directory_owner = location.parent().and_then(|p| look.stat(p).ok().flatten()).map(|s| (s.uid, s.gid));
     d.file = match look.stat(location) {
         Ok(None) => FileFact::Missing,

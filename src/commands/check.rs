@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Context, print, print_json};
+use crate::boot::evidence::DirectoryFact;
 use crate::boot::report::{self, CheckReport};
 use crate::boot::{self, assess, plan, sense};
 use crate::config::{Database, DatabaseKind, Settings};
@@ -68,8 +69,8 @@ pub fn check(context: &Context, quick: bool, named: &[PathBuf]) -> Result<Exit, 
     let found = sense::data(context.machine.as_look(), &request(&settings, scope, &context.by, false));
     let mut assessed = assess::assess(&found);
     let mut exit = report::check_exit(&assessed.databases);
-    if let Some(why) = &assessed.data_fault {
-        super::complain(&format!("{}: {why}", settings.data_dir.display()));
+    if let DirectoryFact::Unusable(why) = &found.data {
+        data_trouble(&settings, why);
         exit |= Exit::OPERATIONAL;
     }
     // A configured database that is missing is damage to `check`, healthy or not for the boot.
@@ -109,7 +110,7 @@ pub fn repair(context: &mut Context, plan_only: bool, named: &[PathBuf]) -> Resu
         line.first.databases.iter().map(|v| report::repaired(v, &line.outcomes, by_name(&v.name))).collect();
     let mut exit = report::repair_exit(&databases, &line.first.databases);
     if let Some(why) = &line.first.data_fault {
-        super::complain(&format!("{}: {why}", settings.data_dir.display()));
+        data_trouble(&settings, why);
         exit |= Exit::OPERATIONAL;
     }
     if !line.first.state_usable {
@@ -123,6 +124,13 @@ pub fn repair(context: &mut Context, plan_only: bool, named: &[PathBuf]) -> Resu
         CheckReport { schema: "pyvorin-recovery/repair/1".into(), exit: exit.code(), databases, steps: line.outcomes };
     tell(context, &whole)?;
     Ok(exit)
+}
+
+fn data_trouble(settings: &Settings, why: &str) {
+    let dir = settings.data_dir.display();
+    super::complain(&format!(
+        "cannot look into the data directory: {dir}: {why}; next: check [data] dir, and --root if one was given"
+    ));
 }
 
 fn tell(context: &Context, whole: &CheckReport) -> Result<(), Error> {

@@ -32,11 +32,10 @@ pub fn status(context: &Context, metrics: bool) -> Result<Exit, Error> {
 }
 
 fn left(d: &crate::boot::report::DatabaseReport) -> bool {
-    match (&d.after, d.action.as_deref()) {
-        (Some(after), _) => after.completeness == Completeness::Lossy,
-        (None, Some("left")) => true,
-        (None, _) => d.structure == StructureVerdict::Damaged || d.completeness == Completeness::Lossy,
-    }
+    d.action.as_deref() == Some("left")
+        || d.structure == StructureVerdict::Damaged
+        || d.completeness == Completeness::Lossy
+        || d.found.as_ref().is_some_and(|f| f.in_doubt)
 }
 
 /// Prometheus text exposition format 0.0.4.
@@ -62,7 +61,7 @@ fn metric_text(report: &BootReport) -> String {
         report.databases.iter().map(|d| (label(&d.path), u64::from(f(d)))).collect::<Vec<_>>()
     };
     metric("database_left_damaged", "1 when damage or loss was left.", per(&left));
-    metric("database_repaired", "1 when the database was repaired at boot.", per(&|d| d.after.is_some()));
+    metric("database_repaired", "1 when the database was repaired at boot.", per(&|d| d.found.is_some()));
     metric(
         "own_failure",
         "1 when a stage of ours died.",

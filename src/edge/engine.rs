@@ -70,8 +70,13 @@ pub fn append_file(base: &Path, donor: &Path) -> io::Result<Vec<TableGain>> {
     refuse_side_files(base)?;
     let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(base)?;
     let mut versions = [0; 2];
-    file.read_exact_at(&mut versions, VERSIONS.start as u64)?;
-    file.write_all_at(&[1, 1], VERSIONS.start as u64)?;
+    if file.metadata()?.len() == 0 {
+        // Nothing yet: the new database takes the mode of the donor.
+        OpenOptions::new().read(true).open(donor)?.read_exact_at(&mut versions, VERSIONS.start as u64)?;
+    } else {
+        file.read_exact_at(&mut versions, VERSIONS.start as u64)?;
+        file.write_all_at(&[1, 1], VERSIONS.start as u64)?;
+    }
     let gained = append_files(base, donor);
     // Whatever happened above: the mode of the database is the agent's choice, not ours.
     file.write_all_at(&versions, VERSIONS.start as u64)?;
@@ -87,7 +92,8 @@ fn append_files(base: &Path, donor: &Path) -> io::Result<Vec<TableGain>> {
 
 /// [`append_file`] on bytes in memory: the new contents of `base` and what it gained.
 pub fn append_bytes(base: Vec<u8>, donor: &[u8]) -> io::Result<(Vec<u8>, Vec<TableGain>)> {
-    let versions = base.get(VERSIONS).ok_or_else(|| invalid("the base is shorter than a database header"))?.to_vec();
+    let modes = if base.is_empty() { donor } else { &base };
+    let versions = modes.get(VERSIONS).ok_or_else(|| invalid("shorter than a database header"))?.to_vec();
     let mut db = Connection::open_in_memory().map_err(failed)?;
     db.execute_batch("ATTACH DATABASE ':memory:' AS donor").map_err(failed)?;
     load(&mut db, "main", &base, false)?;

@@ -36,7 +36,19 @@ pub(super) fn candidates(
         joined.lost.iter().map(|(n, pages)| (*n, superseded_at(*n, pages, &accepted, scan, size_at(latest)))).collect();
     let exact = |c: &u32| windows.iter().all(|(from, to)| c < from || c >= to);
     let best = commits.iter().rev().copied().find(exact).unwrap_or(0);
-    let confirmed = hint.is_some_and(|h| h.salt == generation.salt && h.max_frame == latest) && !joined.refused;
+    // A frame with live salts that nothing accounts for may be a commit that was destroyed.
+    let unaccounted = scan
+        .frames
+        .iter()
+        .skip(usize::try_from(accepted.last().copied().unwrap_or(0)).unwrap_or(0))
+        .any(|f| f.salt == generation.salt);
+    let named = hint.is_some_and(|h| {
+        h.salt == generation.salt && h.max_frame == latest && scan.frame(latest).is_some_and(|f| f.stored == h.sum)
+    });
+    let at = |n: &u32| scan.frame(*n).map_or(0, |f| f.page);
+    // A believed frame that no later image supersedes carries the result: good enough to use, not to call complete.
+    let trusted = |n: &u32| superseded_at(*n, &[at(n)], &accepted, scan, 0) <= best;
+    let confirmed = named && !joined.refused && !unaccounted && joined.believed.iter().all(trusted);
     let beyond = hint.is_some_and(|h| h.salt == generation.salt && h.max_frame > latest && h.max_frame > h.backfilled);
     let whole = match (best == latest, beyond || joined.refused_damage, confirmed) {
         (false, _, _) | (_, true, _) => Completeness::Lossy,
@@ -52,7 +64,7 @@ pub(super) fn candidates(
         let text = "the wal-index names committed frames behind the last one that could be verified: they are lost";
         v.findings.push(Finding::new(Level::Error, "committed-frames-missing", text).at_frame(latest + 1));
     }
-    if !holds_every_page(&fold(best), scan, db) || (best == 0 && !db.present) {
+    if !holds_every_page(&fold(best), scan, db) {
         let text = "the frames that verify do not make a whole database together with the file; salvage is needed";
         v.findings.push(Finding::new(Level::Error, "log-insufficient", text));
         return;
@@ -66,6 +78,7 @@ pub(super) fn candidates(
                 extras: None,
                 completeness: Completeness::Lossy,
                 frames_lost: latest.saturating_sub(best),
+                in_doubt: joined.refused,
             });
             return;
         }
@@ -76,19 +89,31 @@ pub(super) fn candidates(
     }
     let rung = if joined.bridged && best > facts.committed { Rung::Resync } else { Rung::Replay };
     let given_up = latest.saturating_sub(best);
-    let extras = (best < latest && holds_every_page(&fold(latest), scan, db)).then(|| fold(latest));
+    let extras = (best < latest).then(|| fold(latest));
     let base = if best == 0 { Fold::nothing(db.page_size.unwrap_or(scan.page_size)) } else { fold(best) };
     let rung = if extras.is_some() { Rung::Resync } else { rung };
+    if best == 0 && !db.present && extras.is_none() {
+        // Nothing verifies and there is no file: an empty database is the policy's word, not ours.
+        return;
+    }
     v.candidates.push(Candidate {
         rung,
         base: base.clone(),
         extras: extras.clone(),
         completeness: whole,
         frames_lost: given_up,
+        in_doubt: joined.refused,
     });
-    if extras.is_some() {
+    if extras.is_some() && db.present {
         let rung = if best > facts.committed { Rung::Resync } else { Rung::Replay };
-        v.candidates.push(Candidate { rung, base, extras: None, completeness: whole, frames_lost: given_up });
+        v.candidates.push(Candidate {
+            rung,
+            base,
+            extras: None,
+            completeness: whole,
+            frames_lost: given_up,
+            in_doubt: joined.refused,
+        });
     }
 }
 

@@ -141,7 +141,14 @@ fn sound_chain(facts: &LogFacts, hint: Option<&ShmHint>, db: DbSize) -> LogVerdi
         let text = "the database file is empty or missing while its log is whole: SQLite would discard the log";
         v.findings.push(Finding::new(Level::Error, "database-file-empty", text));
         let completeness = if v.evidence.is_empty() { Completeness::Unknown } else { Completeness::Complete };
-        v.candidates.push(Candidate { rung: Rung::Replay, base: whole, extras: None, completeness, frames_lost: 0 });
+        v.candidates.push(Candidate {
+            rung: Rung::Replay,
+            base: whole,
+            extras: None,
+            completeness,
+            frames_lost: 0,
+            in_doubt: false,
+        });
     }
     v
 }
@@ -180,6 +187,7 @@ fn damaged(
         extras: None,
         completeness,
         frames_lost,
+        in_doubt: false,
     };
     if facts.header.is_err() {
         let liveness = liveness(generation, hint);
@@ -238,6 +246,7 @@ fn liveness(generation: &Generation, hint: Option<&ShmHint>) -> Liveness {
     if generation.segments.is_empty() {
         return Liveness::Stale;
     }
+    let from_the_first = generation.segments.first().is_some_and(|s| s.first == 1);
     if let Some(h) = hint {
         if h.salt == generation.salt {
             let first = generation.segments.first().map_or(0, |s| s.first);
@@ -259,6 +268,10 @@ fn liveness(generation: &Generation, hint: Option<&ShmHint>) -> Liveness {
     if generation.pages.iter().all(|p| p.equals_last) {
         return Liveness::NoOp;
     }
+    if from_the_first {
+        // Frame 1 belongs to whichever generation was written last.
+        return Liveness::Live;
+    }
     if generation.pages.iter().any(|p| p.beyond || (p.equal.is_some() && !p.equals_last)) {
         return Liveness::Live;
     }
@@ -277,6 +290,8 @@ pub(super) struct Joined {
     pub frames: Vec<(u32, u32)>,
     /// Unverified frames between them, with the pages they can have been (empty: any).
     pub lost: Vec<(u32, Vec<u32>)>,
+    /// Frames among the accepted that are believed, not verified.
+    pub believed: Vec<u32>,
     /// True when a segment was refused.
     pub refused: bool,
     /// True when the refused one stands behind damage, not behind a well-formed break.
@@ -285,7 +300,13 @@ pub(super) struct Joined {
     pub bridged: bool,
 }
 
-fn confirms(segment: &Segment, scan: &WalScan, hint: Option<&ShmHint>, salt: [u32; 2]) -> bool {
+/// The last commit frame among accepted ranges, 0 when there is none.
+fn last_commit(frames: &[(u32, u32)], scan: &WalScan) -> u32 {
+    let commit = |n: &u32| scan.frame(*n).is_some_and(|f| f.commit != 0);
+    frames.iter().rev().find_map(|(a, b)| (*a..=*b).rev().find(commit)).unwrap_or(0)
+}
+
+pub(super) fn confirms(segment: &Segment, scan: &WalScan, hint: Option<&ShmHint>, salt: [u32; 2]) -> bool {
     hint.is_some_and(|h| {
         h.salt == salt
             && (segment.first..=segment.last).contains(&h.max_frame)
@@ -295,8 +316,14 @@ fn confirms(segment: &Segment, scan: &WalScan, hint: Option<&ShmHint>, salt: [u3
 
 /// Accepts segments from the front for as long as each is proved to descend from the one before.
 fn join(generation: &Generation, scan: &WalScan, hint: Option<&ShmHint>, v: &mut LogVerdict) -> Joined {
-    let mut joined =
-        Joined { frames: Vec::new(), lost: Vec::new(), refused: false, refused_damage: false, bridged: false };
+    let mut joined = Joined {
+        frames: Vec::new(),
+        lost: Vec::new(),
+        believed: Vec::new(),
+        refused: false,
+        refused_damage: false,
+        bridged: false,
+    };
     for (i, segment) in generation.segments.iter().enumerate() {
         let Some(gap) = &segment.gap else {
             joined.frames.push((segment.first, segment.last));
@@ -305,7 +332,10 @@ fn join(generation: &Generation, scan: &WalScan, hint: Option<&ShmHint>, v: &mut
         // A frame of the live timeline at m makes every frame before m a frame of the live timeline.
         let rest = generation.segments.get(i..).unwrap_or(&[]);
         let confirmed = rest.iter().any(|s| confirms(s, scan, hint, generation.salt));
-        let accepted = descends(gap, joined.frames.is_empty(), confirmed, hint, generation.salt);
+        let ended = hint.is_some_and(|h| {
+            h.salt == generation.salt && h.max_frame >= last_commit(&joined.frames, scan) && h.max_frame <= gap.last
+        });
+        let accepted = descends(gap, joined.frames.is_empty(), confirmed, ended);
         v.findings.push(gap_finding(gap, segment, accepted));
         if !accepted {
             joined.refused = true;
@@ -314,20 +344,25 @@ fn join(generation: &Generation, scan: &WalScan, hint: Option<&ShmHint>, v: &mut
         }
         joined.bridged = true;
         joined.frames.push((segment.first, segment.last));
+        joined.believed.extend(gap.believed);
         joined.lost.extend(gap.lost.iter().map(|l| (l.frame, l.pages.clone())));
     }
     joined
 }
 
-fn descends(gap: &Gap, at_head: bool, confirmed: bool, hint: Option<&ShmHint>, salt: [u32; 2]) -> bool {
+/// Whether the frames behind a gap descend from those before it. `confirmed`: the wal-index names a frame at or behind
+/// them with its very checksum. `ended`: the wal-index says that its timeline ended before them.
+fn descends(gap: &Gap, at_head: bool, confirmed: bool, ended: bool) -> bool {
     if gap.proof.is_some() {
         return true;
     }
+    // The index may be older than the log, then it says less than there is; but where it ends exactly here, or inside
+    // the gap, what follows may as well be a timeline that was abandoned there.
+    if ended && !confirmed {
+        return false;
+    }
     if at_head {
-        // Nothing stands before. A wal-index of this generation that ends inside the gap would mean that the live
-        // timeline ended there and these frames were abandoned.
-        let ends_inside = hint.is_some_and(|h| h.salt == salt && h.max_frame <= gap.last);
-        return confirmed || !ends_inside;
+        return true;
     }
     match (gap.kind, gap.continuity) {
         (_, Continuity::Contradicted) | (BreakKind::Head, _) => false,

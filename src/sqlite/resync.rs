@@ -16,12 +16,10 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use super::bytes::be32;
 use super::page::{Page, Shape, shape};
-use super::wal::{FRAME_HEADER, ShmHint, WalScan, frame_sum, single_word_fixes};
+use super::wal::{FRAME_HEADER, ShmHint, WalScan, frame_sum, single_word_fixes, unsum};
 use super::{ReadAt, read_vec};
-
-/// Transactions before a gap whose rows are looked for behind it.
-const TRANSACTIONS_COMPARED: usize = 8;
 
 /// What the first frame of a gap looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +49,9 @@ pub enum ChainProof {
     Word,
     /// Only the stored checksum of the first frame was damaged; both frames are verified through it.
     StoredSum,
+    /// The header of the first frame was destroyed: run backwards from the second, the sum gives a page number and a
+    /// commit size that are both possible. The second frame is verified, the first one's number is known.
+    Header,
 }
 
 /// Whether rows written before a gap are there behind it.
@@ -80,6 +81,10 @@ pub struct Gap {
     pub continuity: Continuity,
     /// Frames whose images could not be verified.
     pub lost: Vec<LostFrame>,
+    /// The last frame of the gap, where only the lost checksum before it keeps it from being verified: its own header
+    /// is intact, its own checksum is confirmed by the next frame, and its page is well-formed, while the frame before
+    /// it is visibly destroyed. One contiguous damage cannot have reached its image; two could.
+    pub believed: Option<u32>,
 }
 
 /// A frame whose image is unverified.
@@ -132,12 +137,13 @@ pub struct Generation {
     pub pages: Vec<PageFact>,
 }
 
-struct Examination<'a> {
-    scan: &'a WalScan,
+/// One look at a log beside its database.
+pub(super) struct Examination<'a> {
+    pub(super) scan: &'a WalScan,
     wal: &'a dyn ReadAt,
     db: Option<&'a dyn ReadAt>,
     shm: Option<&'a ShmHint>,
-    usable: u32,
+    pub(super) usable: u32,
     max_pages: u32,
 }
 
@@ -206,11 +212,11 @@ impl Examination<'_> {
         read_vec(self.wal, at, usize::try_from(self.scan.page_size).unwrap_or(0) + 24)
     }
 
-    fn image(&self, n: u32) -> io::Result<Vec<u8>> {
+    pub(super) fn image(&self, n: u32) -> io::Result<Vec<u8>> {
         Ok(self.slot(n)?.split_off(24))
     }
 
-    fn db_page(&self, page: u32) -> io::Result<Option<Vec<u8>>> {
+    pub(super) fn db_page(&self, page: u32) -> io::Result<Option<Vec<u8>>> {
         let len = usize::try_from(self.scan.page_size).unwrap_or(0);
         let Some(db) = self.db else { return Ok(None) };
         let at = u64::from(page.saturating_sub(1)) * u64::from(self.scan.page_size);
@@ -235,8 +241,12 @@ impl Examination<'_> {
             }
             let whole = first == 1 && self.scan.header.is_ok();
             let gap = if whole { None } else { Some(self.gap(salt, &segments, end, first, n)?) };
-            let bridged = gap.as_ref().filter(|g| g.proof == Some(ChainProof::StoredSum)).map(|g| g.first);
-            segments.push(Segment { first: bridged.unwrap_or(first), last: n, gap });
+            let from = gap.as_ref().and_then(|g| match g.proof {
+                Some(ChainProof::StoredSum) => Some(g.first),
+                Some(ChainProof::Header) => Some(g.last),
+                _ => g.believed,
+            });
+            segments.push(Segment { first: from.unwrap_or(first), last: n, gap });
             end = n;
             n += 1;
         }
@@ -253,36 +263,83 @@ impl Examination<'_> {
         };
         let mut fixes = Vec::new();
         let mut proof = None;
+        let mut rebuilt = None;
         if let Some(seed) = seed.filter(|_| last >= first && last - first <= 1) {
             let slot = self.slot(first)?;
             if first == last {
                 fixes = single_word_fixes(self.scan.big_endian, seed, &slot);
                 proof = (!fixes.is_empty()).then_some(ChainProof::Word);
             } else {
-                let through = frame_sum(self.scan.big_endian, seed, &slot);
                 let second = self.slot(last)?;
-                let stored = self.scan.frame(last).map(|f| f.stored);
-                let ok = Some(frame_sum(self.scan.big_endian, through, &second)) == stored;
-                proof = ok.then_some(ChainProof::StoredSum);
+                let (through, number) = self.through(seed, &slot, &second);
+                proof = if through {
+                    Some(ChainProof::StoredSum)
+                } else {
+                    rebuilt = number;
+                    number.map(|_| ChainProof::Header)
+                };
             }
         }
         let kind = if headless || last < first { BreakKind::Head } else { self.break_kind(salt, first)? };
+        let believed = if proof.is_none() && last >= first { self.believed(salt, last)? } else { None };
         let mut lost = Vec::new();
-        if proof != Some(ChainProof::StoredSum) {
-            for frame in first..=last {
-                let mut pages = self.lost_pages(salt, frame);
-                let renumbered = |f: &&super::wal::WordFix| f.word == 0;
-                for fix in fixes.iter().filter(renumbered) {
-                    let page = self.scan.frame(frame).map_or(0, |f| f.page).wrapping_add(fix.delta);
-                    if !pages.is_empty() && (1..=self.max_pages).contains(&page) {
-                        pages.push(page);
-                    }
-                }
-                lost.push(LostFrame { frame, pages });
+        for frame in first..=last {
+            let known = proof == Some(ChainProof::StoredSum) || (proof == Some(ChainProof::Header) && frame == last);
+            if known || believed == Some(frame) {
+                continue;
             }
+            let mut pages = self.lost_pages(salt, frame);
+            if let Some(page) = rebuilt {
+                pages = vec![page];
+            }
+            for fix in fixes.iter().filter(|f| f.word == 0) {
+                let page = self.scan.frame(frame).map_or(0, |f| f.page).wrapping_add(fix.delta);
+                if !pages.is_empty() && (1..=self.max_pages).contains(&page) {
+                    pages.push(page);
+                }
+            }
+            lost.push(LostFrame { frame, pages });
         }
         let continuity = if before.is_empty() { Continuity::Silent } else { self.continuity(before, next, next_last)? };
-        Ok(Gap { first, last, kind, proof, continuity, lost })
+        Ok(Gap { first, last, kind, proof, continuity, lost, believed })
+    }
+
+    /// Two frames between verified ones: whether the second continues the first once its stored checksum is left out;
+    /// else the page number that the first must have had, if its whole header is left out.
+    fn through(&self, seed: [u32; 2], slot: &[u8], second: &[u8]) -> (bool, Option<u32>) {
+        let order = self.scan.big_endian;
+        let target = [be32(second, 16), be32(second, 20)];
+        let before_image = unsum(order, target, second.get(24..).unwrap_or(&[]));
+        let needed = unsum(order, before_image, second.get(..8).unwrap_or(&[]));
+        if frame_sum(order, seed, slot) == needed {
+            return (true, None);
+        }
+        let [s0, s1] = unsum(order, needed, slot.get(24..).unwrap_or(&[]));
+        let page = s0.wrapping_sub(seed[0]).wrapping_sub(seed[1]);
+        let commit = s1.wrapping_sub(seed[1]).wrapping_sub(s0);
+        // The sum reads the words in its own byte order, the format stores them big-endian.
+        let (page, commit) = if order { (page, commit) } else { (page.swap_bytes(), commit.swap_bytes()) };
+        let possible = (1..=self.max_pages).contains(&page) && commit <= self.max_pages;
+        (false, possible.then_some(page))
+    }
+
+    fn believed(&self, salt: [u32; 2], n: u32) -> io::Result<Option<u32>> {
+        let destroyed = match n.checked_sub(1).and_then(|before| self.scan.frame(before)) {
+            Some(before) => before.salt != salt,
+            None => self.scan.header.is_err(),
+        };
+        let Some(frame) = self.scan.frame(n).filter(|f| f.salt == salt && destroyed) else { return Ok(None) };
+        if !(1..=self.max_pages).contains(&frame.page) || frame.commit > self.max_pages {
+            return Ok(None);
+        }
+        let listed = self.shm.filter(|s| s.salt == salt);
+        let index = usize::try_from(n - 1).unwrap_or(usize::MAX);
+        if listed.and_then(|s| s.frame_pages.get(index)).is_some_and(|page| *page != frame.page) {
+            return Ok(None);
+        }
+        let image = self.image(n)?;
+        let sound = Page::parse(&image, frame.page, self.usable).is_some_and(|p| p.all_cells().is_some());
+        Ok(sound.then_some(n))
     }
 
     fn break_kind(&self, salt: [u32; 2], n: u32) -> io::Result<BreakKind> {
@@ -325,82 +382,6 @@ impl Examination<'_> {
         pages.into_iter().collect()
     }
 
-    /// Looks for the rows of the last transactions before a gap in the images behind it.
-    fn continuity(&self, before: &[Segment], next: u32, next_last: u32) -> io::Result<Continuity> {
-        let accepted: Vec<u32> = before.iter().flat_map(|s| s.first..=s.last).collect();
-        let mut history: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for n in &accepted {
-            history.entry(self.scan.frame(*n).map_or(0, |f| f.page)).or_default().push(*n);
-        }
-        let mut behind: BTreeMap<u32, u32> = BTreeMap::new();
-        for n in next..=next_last {
-            behind.entry(self.scan.frame(n).map_or(0, |f| f.page)).or_insert(n);
-        }
-        let is_commit = |n: &&u32| self.scan.frame(**n).is_some_and(|f| f.commit != 0);
-        let commits: Vec<u32> = accepted.iter().filter(is_commit).copied().collect();
-        let mut verdict = Continuity::Silent;
-        for (age, end) in commits.iter().rev().take(TRANSACTIONS_COMPARED).enumerate() {
-            let start = commits.iter().rev().nth(age + 1).copied().unwrap_or(0);
-            let frames: Vec<u32> = accepted.iter().copied().filter(|n| *n > start && n <= end).collect();
-            match self.compare_transaction(&frames, &history, &behind)? {
-                Continuity::Contradicted => return Ok(Continuity::Contradicted),
-                Continuity::Shown if age == 0 => verdict = Continuity::Shown,
-                _ => {}
-            }
-        }
-        Ok(verdict)
-    }
-
-    fn compare_transaction(
-        &self,
-        frames: &[u32],
-        history: &BTreeMap<u32, Vec<u32>>,
-        behind: &BTreeMap<u32, u32>,
-    ) -> io::Result<Continuity> {
-        // Rows that stood on any page of the transaction before it: a split only moves them.
-        let mut old_rows: BTreeSet<(i64, Vec<u8>)> = BTreeSet::new();
-        let mut old_ids: BTreeSet<i64> = BTreeSet::new();
-        for n in frames {
-            let page = self.scan.frame(*n).map_or(0, |f| f.page);
-            let earlier = history.get(&page).and_then(|h| h.iter().rfind(|m| frames.first().is_some_and(|s| *m < s)));
-            let image = match earlier {
-                Some(m) => Some(self.image(*m)?),
-                None => self.db_page(page)?,
-            };
-            for (id, row) in rows(image.as_deref(), page, self.usable) {
-                old_ids.insert(id);
-                old_rows.insert((id, row));
-            }
-        }
-        let mut verdict = Continuity::Silent;
-        for n in frames {
-            let page = self.scan.frame(*n).map_or(0, |f| f.page);
-            let Some(later) = behind.get(&page) else { continue };
-            let last_of_page = frames.iter().rev().find(|m| self.scan.frame(**m).is_some_and(|f| f.page == page));
-            if last_of_page != Some(n) {
-                continue;
-            }
-            let now = rows(Some(&self.image(*n)?), page, self.usable);
-            let then: BTreeMap<i64, Vec<u8>> =
-                rows(Some(&self.image(*later)?), page, self.usable).into_iter().collect();
-            let highest = then.keys().next_back().copied();
-            for (id, row) in now {
-                if old_rows.contains(&(id, row.clone())) {
-                    continue;
-                }
-                let inserted = !old_ids.contains(&id);
-                match then.get(&id) {
-                    Some(other) if *other == row => verdict = Continuity::Shown,
-                    // An inserted row that is different behind the gap was inserted by somebody else.
-                    Some(_) if inserted => return Ok(Continuity::Contradicted),
-                    None if inserted && highest.is_none_or(|h| h < id) => return Ok(Continuity::Contradicted),
-                    _ => {}
-                }
-            }
-        }
-        Ok(verdict)
-    }
-
     fn page_facts(&self, segments: &[Segment]) -> io::Result<Vec<PageFact>> {
         let mut history: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for n in segments.iter().flat_map(|s| s.first..=s.last) {
@@ -422,38 +403,11 @@ impl Examination<'_> {
                     }
                 }
                 if fact.equal.is_none() {
-                    fact.newer = newer(page, &last_image, &held, self.usable);
+                    fact.newer = super::continuity::newer(page, &last_image, &held, self.usable);
                 }
             }
             facts.push(fact);
         }
         Ok(facts)
-    }
-}
-
-/// Rows of a table leaf; nothing for any other page.
-fn rows(image: Option<&[u8]>, number: u32, usable: u32) -> Vec<(i64, Vec<u8>)> {
-    let Some(page) = image.and_then(|i| Page::parse(i, number, usable)) else { return Vec::new() };
-    if page.kind != super::page::PageKind::TableLeaf {
-        return Vec::new();
-    }
-    let cell = |i| page.cell(i).and_then(|c| Some((c.rowid?, c.raw.to_vec())));
-    (0..page.cells).filter_map(cell).collect()
-}
-
-/// Which of two versions of a page is newer: 1 the first, -1 the second, 0 undecided. Change counters and sizes only
-/// grow; the highest rowid of a table leaf only grows except where the newest row itself was deleted.
-fn newer(number: u32, log: &[u8], held: &[u8], usable: u32) -> i8 {
-    let sign = |o: std::cmp::Ordering| o as i8;
-    if number == 1 {
-        if let (Ok(a), Ok(b)) = (super::header::parse(log), super::header::parse(held)) {
-            return sign(a.change_counter.cmp(&b.change_counter).then(a.pages.cmp(&b.pages)));
-        }
-        return 0;
-    }
-    let (a, b) = (Page::parse(log, number, usable), Page::parse(held, number, usable));
-    match (a.and_then(|p| p.max_rowid()), b.and_then(|p| p.max_rowid())) {
-        (Some(a), Some(b)) => sign(a.cmp(&b)),
-        _ => 0,
     }
 }

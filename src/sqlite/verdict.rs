@@ -94,6 +94,8 @@ pub struct Candidate {
     pub completeness: Completeness,
     /// Committed frames that this candidate gives up, where they can be counted.
     pub frames_lost: u32,
+    /// True when verified frames of the live salts were left out because nothing proved that they belong.
+    pub in_doubt: bool,
 }
 
 /// What the log says.

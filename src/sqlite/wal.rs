@@ -188,8 +188,12 @@ pub fn scan(file: &dyn ReadAt, page_size_hint: Option<u32>) -> io::Result<WalSca
         Ok(header) => scan_frames(file, Ok(header), header.page_size, header.big_endian, header.sum),
         Err(fault) => {
             let (page_size, big_endian) = guess_geometry(file, page_size_hint)?;
-            // The header's stored checksum may have survived the damage to the rest: then frame 1 still links.
-            let seed = [be32(&head, 24), be32(&head, 28)];
+            // The header's stored checksum may have survived the damage to the rest: then frame 1 still links. If not,
+            // frame 1 itself tells what it must have been.
+            let slot = usize::try_from(page_size).unwrap_or(0) + 24;
+            let first = read_vec(file, HEADER, slot)?;
+            let stored = [be32(&head, 24), be32(&head, 28)];
+            let seed = proved_seed(page_size, big_endian, &first).unwrap_or(stored);
             scan_frames(file, Err(fault), page_size, big_endian, seed)
         }
     }
@@ -236,39 +240,75 @@ fn scan_frames(
     Ok(WalScan { header, page_size, big_endian, frames, rest: body % slot })
 }
 
-/// Page size and byte order by trial: the pair under which most frames link to their predecessor. The first frames
-/// decide (a megabyte), because a right guess links nearly all and a wrong one none.
+/// Page size and byte order by trial: the pair under which a frame links to its predecessor earliest in the file. A
+/// single link is 64 bits of proof; the earliest belongs to the newest generation, whatever stands behind it.
 fn guess_geometry(file: &dyn ReadAt, hint: Option<u32>) -> io::Result<(u32, bool)> {
     let sample = read_vec(file, 0, 1 << 20)?;
     let fallback = hint.filter(|s| valid_page_size(*s)).unwrap_or(4096);
-    let mut best = (0_usize, (fallback, false));
+    let mut best = (usize::MAX, (fallback, false));
     let mut sizes = vec![fallback];
     sizes.extend((9..=16).map(|bits| 1_u32 << bits).filter(|s| *s != fallback));
     for page_size in sizes {
         for big_endian in [false, true] {
-            let links = links_in(&sample, page_size, big_endian);
-            if links > best.0 {
-                best = (links, (page_size, big_endian));
+            if let Some(at) = first_link(&sample, page_size, big_endian).filter(|at| *at < best.0) {
+                best = (at, (page_size, big_endian));
             }
         }
     }
     Ok(best.1)
 }
 
-fn links_in(sample: &[u8], page_size: u32, big_endian: bool) -> usize {
-    let slot = usize::try_from(FRAME_HEADER).unwrap_or(24) + usize::try_from(page_size).unwrap_or(0);
-    let body = sample.get(32..).unwrap_or(&[]);
+/// The header's checksum, proved by frame 1: the sum is run backwards through the frame, and what comes out must be the
+/// sum of a header with this geometry and the frame's salts, whatever its checkpoint number. 64 bits are given and 32
+/// are free, so a frame that is not the first, or not whole, passes once in about four thousand million.
+fn proved_seed(page_size: u32, big_endian: bool, first: &[u8]) -> Option<Sum> {
+    let seed = unsum(big_endian, [be32(first, 16), be32(first, 20)], first.get(24..)?);
+    let seed = unsum(big_endian, seed, first.get(..8)?);
+    let mut header = Vec::with_capacity(32);
+    for word in [0x377f_0682 | u32::from(big_endian), 3_007_000, page_size, 0] {
+        header.extend_from_slice(&word.to_be_bytes());
+    }
+    header.extend_from_slice(first.get(8..16)?);
+    let rest = sum(big_endian, [0, 0], header.get(..24)?);
+    if rest == seed {
+        return Some(seed);
+    }
+    // The checkpoint number is word 3 of 6: one step of the recurrence stands behind its pair.
+    let coefficient = step([0, 1]);
+    solve(coefficient, [seed[0].wrapping_sub(rest[0]), seed[1].wrapping_sub(rest[1])]).map(|_| seed)
+}
+
+/// The inverse of [`sum`]: the seed from which `data` gives `result`.
+pub fn unsum(big_endian: bool, result: Sum, data: &[u8]) -> Sum {
+    let [mut s0, mut s1] = result;
+    let word: fn([u8; 4]) -> u32 = if big_endian { u32::from_be_bytes } else { u32::from_le_bytes };
+    for pair in data.chunks_exact(8).rev() {
+        if let [a, b, c, d, e, f, g, h] = *pair {
+            s1 = s1.wrapping_sub(word([e, f, g, h])).wrapping_sub(s0);
+            s0 = s0.wrapping_sub(word([a, b, c, d])).wrapping_sub(s1);
+        }
+    }
+    [s0, s1]
+}
+
+/// Offset of the first frame that links to its predecessor (or to a header that it proves).
+fn first_link(sample: &[u8], page_size: u32, big_endian: bool) -> Option<usize> {
+    let slot = 24 + usize::try_from(page_size).ok()?;
+    let body = sample.get(32..)?;
     let mut previous: Option<Sum> = None;
-    let mut links = 0;
-    for raw in body.chunks_exact(slot) {
+    for (i, raw) in body.chunks_exact(slot).enumerate() {
         let stored = [be32(raw, 16), be32(raw, 20)];
         let believable = be32(raw, 0) != 0 && stored != [0, 0];
-        if believable && previous.is_some_and(|seed| frame_sum(big_endian, seed, raw) == stored) {
-            links += 1;
+        let linked = match previous {
+            Some(seed) => frame_sum(big_endian, seed, raw) == stored,
+            None => proved_seed(page_size, big_endian, raw).is_some(),
+        };
+        if believable && linked {
+            return Some(i * slot);
         }
         previous = Some(stored);
     }
-    links
+    None
 }
 
 /// A word that alone explains why a frame does not link: its index among the summed words and what to add to it.

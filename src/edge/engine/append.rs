@@ -5,12 +5,17 @@
 //! for AUTOINCREMENT tables the higher mark in `sqlite_sequence`, which remembers deleted rows (a queue deletes what it
 //! has sent). SQLite raises that mark itself as the rows go in.
 //!
-//! Tables and columns are matched by name. What only one side has is left out; a row that `main` refuses (a unique
-//! value it already has, a missing mandatory column) is left out by `INSERT OR IGNORE` and not counted.
+//! Tables and columns are matched by name. A table that only `donor` has is made first, with its indexes behind the
+//! rows; a column that only one side has is left out, and so is a row that `main` refuses (a unique value it already
+//! has, a missing mandatory column).
+//!
+//! The donor may be damaged: it is a later commit with a hole in it. Each table is read from its low end until the
+//! engine meets the hole, and then from its high end down to it, so that a hole costs only what lies in it.
 
 use std::io;
 
-use rusqlite::{Connection, OptionalExtension, Transaction};
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Connection, OptionalExtension, Transaction, params_from_iter};
 
 use super::super::TableGain;
 use super::{defend, failed, ordinary_tables, quoted};
@@ -29,18 +34,85 @@ fn append_sql(db: &mut Connection) -> rusqlite::Result<Vec<TableGain>> {
     )?;
     let transaction = db.transaction()?;
     let donors = ordinary_tables(&transaction, "donor")?;
+    let ours = ordinary_tables(&transaction, "main")?;
     let mut gains = Vec::new();
-    for table in ordinary_tables(&transaction, "main")?.iter().filter(|table| !table.without_rowid) {
-        let Some(donor) = donors.iter().find(|d| d.name.eq_ignore_ascii_case(&table.name)) else { continue };
-        if donor.without_rowid {
-            continue;
-        }
-        if let Some(inserted) = append_table(&transaction, &table.name, &donor.name)? {
-            gains.push(TableGain { table: table.name.clone(), inserted });
-        }
+    for donor in &donors {
+        let known = ours.iter().find(|t| t.name.eq_ignore_ascii_case(&donor.name));
+        let inserted = match known {
+            Some(table) if table.without_rowid || donor.without_rowid => None,
+            Some(table) => append_table(&transaction, &table.name, &donor.name)?,
+            None => new_table(&transaction, &donor.name, donor.without_rowid)?,
+        };
+        gains.extend(inserted.map(|inserted| TableGain { table: donor.name.clone(), inserted }));
     }
     transaction.commit()?;
     Ok(gains)
+}
+
+/// Makes a table that only the donor has, with its rows and then its indexes. `None` when its statement is not one.
+fn new_table(db: &Transaction<'_>, name: &str, without_rowid: bool) -> rusqlite::Result<Option<u64>> {
+    let mut statement = db.prepare(
+        "SELECT sql FROM donor.sqlite_schema WHERE tbl_name = ?1 COLLATE NOCASE AND type IN ('table', 'index') \
+         AND sql IS NOT NULL ORDER BY type = 'index'",
+    )?;
+    let statements: Vec<String> = statement.query_map([name], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let creates = |sql: &str| sql.trim_start().get(..7).is_some_and(|word| word.eq_ignore_ascii_case("CREATE "));
+    let Some((table, indexes)) = statements.split_first().filter(|(table, _)| creates(table)) else { return Ok(None) };
+    if db.execute(table, []).is_err() {
+        return Ok(None);
+    }
+    let inserted = if without_rowid {
+        let name = quoted(name);
+        copy_rows(
+            db,
+            &format!("SELECT * FROM donor.{name}"),
+            &format!("INSERT OR IGNORE INTO main.{name} VALUES"),
+            "",
+            "",
+        )?
+    } else {
+        append_table(db, name, name)?.unwrap_or(0)
+    };
+    for index in indexes.iter().filter(|sql| creates(sql)) {
+        // An index that cannot be made (a unique value twice, an unknown collation) costs no row.
+        if let Err(e) = db.execute(index, []) {
+            log::warn!("{name}: an index was not rebuilt: {e}");
+        }
+    }
+    Ok(Some(inserted))
+}
+
+/// Copies rows in ascending order until the source fails, then in descending order down to where it failed.
+fn copy_rows(db: &Transaction<'_>, select: &str, insert: &str, rowid: &str, above: &str) -> rusqlite::Result<u64> {
+    let orders: &[&str] = if rowid.is_empty() { &[""] } else { &["ASC", "DESC"] };
+    let mut inserted = 0;
+    for order in orders {
+        let sql =
+            if rowid.is_empty() { select.to_owned() } else { format!("{select} {above} ORDER BY {rowid} {order}") };
+        let mut reader = db.prepare(&sql)?;
+        let marks = vec!["?"; reader.column_count()].join(", ");
+        let mut writer = db.prepare(&format!("{insert} ({marks})"))?;
+        let columns = reader.column_count();
+        let mut rows = reader.query([])?;
+        let failed = loop {
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => break None,
+                Err(e) => break Some(e),
+            };
+            // Borrowed, so that text and numbers arrive bit by bit as they are stored, valid UTF-8 or not.
+            let value = |i| row.get_ref(i).map(ToSqlOutput::Borrowed);
+            let values: rusqlite::Result<Vec<ToSqlOutput<'_>>> = (0..columns).map(value).collect();
+            let Ok(values) = values else { break values.err() };
+            let changed = writer.execute(params_from_iter(values));
+            inserted += u64::try_from(changed.unwrap_or(0)).unwrap_or(0);
+        };
+        match failed {
+            None => break,
+            Some(e) => log::warn!("rows of the later commit end at a hole ({order}): {e}"),
+        }
+    }
+    Ok(inserted)
 }
 
 /// `None` when the rows of the two tables cannot be matched: every name of the rowid is taken by a column.
@@ -56,13 +128,11 @@ fn append_table(db: &Transaction<'_>, table: &str, donor: &str) -> rusqlite::Res
     let (into, from) = (quoted(table), quoted(donor));
     let highest: Option<i64> = db.query_row(&format!("SELECT max({rowid}) FROM main.{into}"), [], |row| row.get(0))?;
     let given = highest.max(sequence(db, table)?);
-    let sql = format!("INSERT OR IGNORE INTO main.{into} ({names}) SELECT {names} FROM donor.{from}");
-    let inserted = match given {
-        // Rowids may be negative, so an empty table has no lower bound at all.
-        None => db.execute(&sql, [])?,
-        Some(given) => db.execute(&format!("{sql} WHERE {rowid} > ?1 ORDER BY {rowid}"), [given])?,
-    };
-    Ok(Some(u64::try_from(inserted).unwrap_or(u64::MAX)))
+    let select = format!("SELECT {names} FROM donor.{from}");
+    let insert = format!("INSERT OR IGNORE INTO main.{into} ({names}) VALUES");
+    // Rowids may be negative, so an empty table has no lower bound at all.
+    let above = given.map_or(String::new(), |given| format!("WHERE {rowid} > {given}"));
+    copy_rows(db, &select, &insert, rowid, &above).map(Some)
 }
 
 /// The mark of an AUTOINCREMENT table; `None` for any other, and for a mark that is no number.
