@@ -43,6 +43,7 @@ fn candidate_file(machine: &mut dyn Machine, build: &Build, candidate: &Candidat
     if let Some(extras) = &candidate.extras {
         let donor = with_suffix(staged, ".donor");
         fold_into(machine, build, extras, &donor)?;
+        believe_length(machine, &donor, extras.pages)?;
         // A donor may be unsound: only rows that it can still give are taken, and the result is gated below.
         let appended = machine.engine_append(staged, &donor);
         machine.unlink(&donor)?;
@@ -65,6 +66,18 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// The size in the donor's header may be that of a page 1 older than the hole; the engine would refuse whatever lies
+/// beyond it. Only ever a donor: rows are read from it, it is never installed.
+fn believe_length(machine: &mut dyn Machine, donor: &Path, pages: u32) -> io::Result<()> {
+    let header = read_vec(&*machine.open(donor)?, 0, 100)?;
+    if header.get(..16) != Some(crate::sqlite::header::MAGIC.as_slice()) {
+        return Ok(());
+    }
+    let counter = header.get(24..28).unwrap_or(&[0; 4]).to_vec();
+    machine.write_at(donor, 28, &pages.to_be_bytes())?;
+    machine.write_at(donor, 92, &counter)
 }
 
 /// Copies the preserved database and lays the images of a fold over it.

@@ -86,8 +86,9 @@ pub fn append_file(base: &Path, donor: &Path) -> io::Result<Vec<TableGain>> {
 fn append_files(base: &Path, donor: &Path) -> io::Result<Vec<TableGain>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(base, flags).map_err(failed)?;
-    db.execute("ATTACH DATABASE ?1 AS donor", [immutable_uri(donor)?]).map_err(failed)?;
-    append::append(&mut db)
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let source = Connection::open_with_flags(immutable_uri(donor)?, flags).map_err(failed)?;
+    append::append(&mut db, &source)
 }
 
 /// [`append_file`] on bytes in memory: the new contents of `base` and what it gained.
@@ -95,10 +96,10 @@ pub fn append_bytes(base: Vec<u8>, donor: &[u8]) -> io::Result<(Vec<u8>, Vec<Tab
     let modes = if base.is_empty() { donor } else { &base };
     let versions = modes.get(VERSIONS).ok_or_else(|| invalid("shorter than a database header"))?.to_vec();
     let mut db = Connection::open_in_memory().map_err(failed)?;
-    db.execute_batch("ATTACH DATABASE ':memory:' AS donor").map_err(failed)?;
+    let mut source = Connection::open_in_memory().map_err(failed)?;
     load(&mut db, "main", &base, false)?;
-    load(&mut db, "donor", donor, true)?;
-    let gained = append::append(&mut db)?;
+    load(&mut source, "main", donor, true)?;
+    let gained = append::append(&mut db, &source)?;
     let mut bytes = db.serialize("main").map_err(failed)?.to_vec();
     if let Some(place) = bytes.get_mut(VERSIONS) {
         place.copy_from_slice(&versions);

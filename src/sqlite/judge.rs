@@ -367,6 +367,7 @@ fn descends(gap: &Gap, at_head: bool, confirmed: bool, ended: bool) -> bool {
     match (gap.kind, gap.continuity) {
         (_, Continuity::Contradicted) | (BreakKind::Head, _) => false,
         (BreakKind::WellFormed, c) => confirmed && c == Continuity::Shown,
+        // An erased frame cannot be told from a write that never arrived, and an old index may confirm either.
         (BreakKind::Leftover | BreakKind::Zero, c) => c == Continuity::Shown,
         (BreakKind::ForeignSalts | BreakKind::PageNumber | BreakKind::Malformed, c) => {
             c == Continuity::Shown || confirmed

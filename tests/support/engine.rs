@@ -107,3 +107,21 @@ pub fn writer(path: &Path, setup: &super::crash::Setup) -> Connection {
     .unwrap();
     conn
 }
+
+/// Keys of the rows of a rowid table that the engine can still read, from the low end up and from the high end down.
+pub fn scan(db: &[u8], table: &str) -> std::collections::BTreeSet<String> {
+    let scratch = Scratch::new("scan");
+    let path = scratch.path().join("fold.db");
+    std::fs::write(&path, db).unwrap();
+    let mut keys = std::collections::BTreeSet::new();
+    let Ok(conn) = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY) else { return keys };
+    for order in ["ASC", "DESC"] {
+        let sql = format!("SELECT rowid, * FROM \"{table}\" NOT INDEXED ORDER BY rowid {order}");
+        let Ok(mut statement) = conn.prepare(&sql) else { continue };
+        let mut rows = statement.query([]).unwrap();
+        while let Ok(Some(row)) = rows.next() {
+            keys.extend(row.get::<_, i64>(0).map(|id| format!("{table}/{id}")));
+        }
+    }
+    keys
+}

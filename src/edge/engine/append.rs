@@ -21,27 +21,31 @@ use super::super::TableGain;
 use super::{defend, failed, ordinary_tables, quoted};
 
 /// Appends to the ordinary rowid tables of `main`, all or nothing, without a side file.
-pub(super) fn append(db: &mut Connection) -> io::Result<Vec<TableGain>> {
-    append_sql(db).map_err(failed)
+///
+/// The donor has a connection of its own: once the engine has met damage in one database of a connection, it refuses
+/// to go on with the others.
+pub(super) fn append(db: &mut Connection, donor: &Connection) -> io::Result<Vec<TableGain>> {
+    append_sql(db, donor).map_err(failed)
 }
 
-fn append_sql(db: &mut Connection) -> rusqlite::Result<Vec<TableGain>> {
+fn append_sql(db: &mut Connection, source: &Connection) -> rusqlite::Result<Vec<TableGain>> {
     defend(db)?;
+    defend(source)?;
     // The journal lives in memory, so a failed append can be taken back and nothing appears beside the file. Syncing
     // is the caller's: the stage is synced once, as a whole.
     db.execute_batch(
         "PRAGMA main.locking_mode = EXCLUSIVE; PRAGMA main.journal_mode = MEMORY; PRAGMA main.synchronous = OFF;",
     )?;
     let transaction = db.transaction()?;
-    let donors = ordinary_tables(&transaction, "donor")?;
+    let donors = ordinary_tables(source, "main")?;
     let ours = ordinary_tables(&transaction, "main")?;
     let mut gains = Vec::new();
     for donor in &donors {
         let known = ours.iter().find(|t| t.name.eq_ignore_ascii_case(&donor.name));
         let inserted = match known {
             Some(table) if table.without_rowid || donor.without_rowid => None,
-            Some(table) => append_table(&transaction, &table.name, &donor.name)?,
-            None => new_table(&transaction, &donor.name, donor.without_rowid)?,
+            Some(table) => append_table(&transaction, source, &table.name, &donor.name)?,
+            None => new_table(&transaction, source, &donor.name, donor.without_rowid)?,
         };
         gains.extend(inserted.map(|inserted| TableGain { table: donor.name.clone(), inserted }));
     }
@@ -50,9 +54,14 @@ fn append_sql(db: &mut Connection) -> rusqlite::Result<Vec<TableGain>> {
 }
 
 /// Makes a table that only the donor has, with its rows and then its indexes. `None` when its statement is not one.
-fn new_table(db: &Transaction<'_>, name: &str, without_rowid: bool) -> rusqlite::Result<Option<u64>> {
-    let mut statement = db.prepare(
-        "SELECT sql FROM donor.sqlite_schema WHERE tbl_name = ?1 COLLATE NOCASE AND type IN ('table', 'index') \
+fn new_table(
+    db: &Transaction<'_>,
+    source: &Connection,
+    name: &str,
+    without_rowid: bool,
+) -> rusqlite::Result<Option<u64>> {
+    let mut statement = source.prepare(
+        "SELECT sql FROM main.sqlite_schema WHERE tbl_name = ?1 COLLATE NOCASE AND type IN ('table', 'index') \
          AND sql IS NOT NULL ORDER BY type = 'index'",
     )?;
     let statements: Vec<String> = statement.query_map([name], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
@@ -65,13 +74,14 @@ fn new_table(db: &Transaction<'_>, name: &str, without_rowid: bool) -> rusqlite:
         let name = quoted(name);
         copy_rows(
             db,
-            &format!("SELECT * FROM donor.{name}"),
+            source,
+            &format!("SELECT * FROM main.{name}"),
             &format!("INSERT OR IGNORE INTO main.{name} VALUES"),
             "",
             "",
         )?
     } else {
-        append_table(db, name, name)?.unwrap_or(0)
+        append_table(db, source, name, name)?.unwrap_or(0)
     };
     for index in indexes.iter().filter(|sql| creates(sql)) {
         // An index that cannot be made (a unique value twice, an unknown collation) costs no row.
@@ -83,13 +93,20 @@ fn new_table(db: &Transaction<'_>, name: &str, without_rowid: bool) -> rusqlite:
 }
 
 /// Copies rows in ascending order until the source fails, then in descending order down to where it failed.
-fn copy_rows(db: &Transaction<'_>, select: &str, insert: &str, rowid: &str, above: &str) -> rusqlite::Result<u64> {
+fn copy_rows(
+    db: &Transaction<'_>,
+    source: &Connection,
+    select: &str,
+    insert: &str,
+    rowid: &str,
+    above: &str,
+) -> rusqlite::Result<u64> {
     let orders: &[&str] = if rowid.is_empty() { &[""] } else { &["ASC", "DESC"] };
     let mut inserted = 0;
     for order in orders {
         let sql =
             if rowid.is_empty() { select.to_owned() } else { format!("{select} {above} ORDER BY {rowid} {order}") };
-        let mut reader = db.prepare(&sql)?;
+        let mut reader = source.prepare(&sql)?;
         let marks = vec!["?"; reader.column_count()].join(", ");
         let mut writer = db.prepare(&format!("{insert} ({marks})"))?;
         let columns = reader.column_count();
@@ -116,9 +133,9 @@ fn copy_rows(db: &Transaction<'_>, select: &str, insert: &str, rowid: &str, abov
 }
 
 /// `None` when the rows of the two tables cannot be matched: every name of the rowid is taken by a column.
-fn append_table(db: &Transaction<'_>, table: &str, donor: &str) -> rusqlite::Result<Option<u64>> {
-    let ours = columns(db, "main", table)?;
-    let theirs = columns(db, "donor", donor)?;
+fn append_table(db: &Transaction<'_>, source: &Connection, table: &str, donor: &str) -> rusqlite::Result<Option<u64>> {
+    let ours = columns(db, table)?;
+    let theirs = columns(source, donor)?;
     let free = |name: &&str| !ours.iter().chain(&theirs).any(|column| column.name.eq_ignore_ascii_case(name));
     let Some(rowid) = ["rowid", "_rowid_", "oid"].into_iter().find(free) else { return Ok(None) };
     let mut names = vec![rowid.to_owned()];
@@ -128,11 +145,11 @@ fn append_table(db: &Transaction<'_>, table: &str, donor: &str) -> rusqlite::Res
     let (into, from) = (quoted(table), quoted(donor));
     let highest: Option<i64> = db.query_row(&format!("SELECT max({rowid}) FROM main.{into}"), [], |row| row.get(0))?;
     let given = highest.max(sequence(db, table)?);
-    let select = format!("SELECT {names} FROM donor.{from}");
+    let select = format!("SELECT {names} FROM main.{from}");
     let insert = format!("INSERT OR IGNORE INTO main.{into} ({names}) VALUES");
     // Rowids may be negative, so an empty table has no lower bound at all.
     let above = given.map_or(String::new(), |given| format!("WHERE {rowid} > {given}"));
-    copy_rows(db, &select, &insert, rowid, &above).map(Some)
+    copy_rows(db, source, &select, &insert, rowid, &above).map(Some)
 }
 
 /// The mark of an AUTOINCREMENT table; `None` for any other, and for a mark that is no number.
@@ -151,9 +168,9 @@ struct Column {
     generated: bool,
 }
 
-fn columns(db: &Transaction<'_>, schema: &str, table: &str) -> rusqlite::Result<Vec<Column>> {
-    let mut statement = db.prepare("SELECT name, hidden FROM pragma_table_xinfo(?1, ?2)")?;
-    let rows = statement
-        .query_map([table, schema], |row| Ok(Column { name: row.get(0)?, generated: row.get::<_, i64>(1)? != 0 }))?;
+fn columns(db: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
+    let mut statement = db.prepare("SELECT name, hidden FROM pragma_table_xinfo(?1, 'main')")?;
+    let rows =
+        statement.query_map([table], |row| Ok(Column { name: row.get(0)?, generated: row.get::<_, i64>(1)? != 0 }))?;
     rows.collect()
 }
