@@ -5,7 +5,7 @@
 # apt runs on directories of our own with both architectures enabled, so that the machine's own package state is
 # not changed and no root is needed. Everything is keyed by package version; once there, no network is asked.
 #
-# Prints nothing when all is there. Result: .cache/parts/ARCH/{vmlinuz,modules,e2fsck,versions}.
+# Prints nothing when all is there. Result: .cache/parts/ARCH/{vmlinuz,lib/modules/RELEASE,e2fsck,config,versions}.
 set -eu
 
 top=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
@@ -13,15 +13,15 @@ cache=$top/.cache
 parts=$cache/parts
 apt=$cache/apt
 
-complete() {
+all_there() {
     for arch in arm64 amd64; do
-        for part in vmlinuz modules e2fsck versions; do
+        for part in vmlinuz lib/modules e2fsck versions; do
             [ -e "$parts/$arch/$part" ] || return 1
         done
     done
 }
 
-if complete; then
+if all_there; then
     exit 0
 fi
 
@@ -82,8 +82,11 @@ bring() { # architecture
     mkdir -p "$parts/$arch"
     mv "$stage"/kernel/boot/vmlinuz-* "$parts/$arch/vmlinuz"
     mv "$stage"/kernel/boot/config-* "$parts/$arch/config"
-    # A kernel package of Debian holds exactly one version directory.
-    mv "$stage"/kernel/lib/modules/* "$parts/$arch/modules"
+    mv "$stage/kernel/lib" "$parts/$arch/lib"
+    # A kernel package of Debian holds exactly one release; the package leaves modules.dep to its installation.
+    for release in "$parts/$arch/lib/modules/"*; do
+        depmod -b "$parts/$arch" "${release##*/}"
+    done
     mv "$stage/e2fsck/sbin/e2fsck.static" "$parts/$arch/e2fsck"
     # Last: its presence says that this architecture is complete.
     printf '%s %s\ne2fsck-static %s\n' "$kernel" "$kernel_version" "$fsck_version" > "$parts/$arch/versions"
