@@ -2,7 +2,7 @@
 //! data partition, open the store with the real SQLite engine) and says over the serial port what it found.
 //!
 //! Kernel command line: `userland.dry` (mount nothing, report, power off), `userland.insert=N` (write N rows, each in
-//! its own transaction), `userland.crash` (then reset without unmounting), `userland.markgood`, `userland.hold` (do not
+//! its own transaction), `userland.nodb` (mount, but leave the store alone), `userland.crash` (then reset without unmounting), `userland.markgood`, `userland.hold` (do not
 //! power off), `userland.nocheck` (no integrity check: a large database under emulation takes minutes).
 
 // This is a test's operating system, not the product: time, files and processes are its business.
@@ -43,9 +43,12 @@ fn main() {
         let state = attach("state", STATE);
         let _ = write!(line, " data={data} state={state}");
         // The connection stays open past the report: a crash must find it in use, as a power cut does.
-        let agent = if data == "mounted" { Some(agent(&asked, &mut line)) } else { None };
+        let agent = if data == "mounted" && !asked.no_db { Some(agent(&asked, &mut line)) } else { None };
         let _ = write!(line, " report={}", summary(&report));
         if asked.crash {
+            // Something must be in the journal, or there is nothing to replay.
+            let _ = fs::write(Path::new(DATA).join("in-use"), "written just before the power failed");
+            nix::unistd::sync();
             say(&line);
             let _ = reboot(RebootMode::RB_AUTOBOOT);
         }
@@ -73,6 +76,7 @@ struct Asked {
     crash: bool,
     hold: bool,
     mark_good: bool,
+    no_db: bool,
     check: bool,
     insert: i64,
 }
@@ -87,6 +91,7 @@ impl Asked {
             crash: has("userland.crash"),
             hold: has("userland.hold"),
             mark_good: has("userland.markgood"),
+            no_db: has("userland.nodb"),
             check: !has("userland.nocheck"),
             insert: insert.and_then(|n| n.parse().ok()).unwrap_or(0),
         }
