@@ -78,6 +78,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--begun", type=float, help="when the whole run began (epoch), for the total")
     parser.add_argument("words", nargs="*")
     asked = parser.parse_args()
     chosen = [spec for spec in ALL if not asked.words or any(word in spec.name for word in asked.words)]
@@ -104,6 +105,8 @@ def main():
             else:
                 passed += 1
     artefacts.forget_old()
+    if asked.begun:
+        print(f"=== all: {time.time() - asked.begun:.0f} s")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
