@@ -14,6 +14,8 @@ MACHINES = {
     "arm64": (["qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a57"], "ttyAMA0", 30),
     "amd64": (["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-cpu", "qemu64"], "ttyS0", 60),
 }
+# A PC's firmware clears the screen; a serial log has no screen.
+CONTROL = re.compile(r"\x1b(c|\[[?0-9;=]*[A-Za-z])")
 
 
 class Boot:
@@ -94,7 +96,7 @@ def boot(arch, kernel, initramfs, disk, words=(), limit=None, until=None, cut=No
                 break
             *whole, pending = (pending + chunk).split(b"\n")
             for raw in whole:
-                line = raw.decode("utf-8", "replace").rstrip("\r")
+                line = CONTROL.sub("", raw.decode("utf-8", "replace")).rstrip("\r")
                 result.lines.append((time.monotonic() - started, line))
                 if until and re.search(until, line, re.IGNORECASE):
                     deadline, on_deadline = time.monotonic(), "killed"
