@@ -64,7 +64,11 @@ if [ -n "$(packages)" ]; then
     fi
 fi
 
-if ! command -v cargo > /dev/null 2>&1; then
+# A rustup that was installed without a toolchain has no cargo that works.
+if ! cargo --version > /dev/null 2>&1 && command -v rustup > /dev/null 2>&1; then
+    rustup -q toolchain install stable --profile minimal
+fi
+if ! cargo --version > /dev/null 2>&1; then
     echo 'setup: cargo is missing; install Rust 1.89 or newer with rustup' >&2
     exit 8
 fi
