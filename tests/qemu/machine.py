@@ -38,6 +38,12 @@ class Boot:
         return next((at for at, line in self.lines if re.search(pattern, line)), None)
 
     @property
+    def switched_ms(self):
+        """Milliseconds from the first instruction of /init to switch_root, as the gateway itself says."""
+        found = re.search(r"starting slot \w after (\d+) ms", self.text)
+        return int(found.group(1)) if found else None
+
+    @property
     def userland(self):
         """The words of the last USERLAND line, or None where no OS was reached."""
         found = [line for _, line in self.lines if line.startswith("USERLAND ")]

@@ -7,7 +7,7 @@ import image
 import stores
 from cases import case, whole
 
-CUTS = 24
+CUTS = 20
 # Writes are slowed down, so that a repair takes seconds and a cut can fall anywhere inside it.
 THROTTLE = 60
 # Steps go to the kernel log; `quiet` would keep them off the serial port.

@@ -16,7 +16,8 @@ def fault(stage, how):
         it.make_disk(tree)
         boot = it.boot(f"pyvorin.fault={stage}:{how}", config=CONFIG)
         found(boot, slot="A", data="mounted")
-        assert boot.says(stage), f"the boot does not say that {stage} failed"
+        said = "died" if how == "kill" else "made no progress"
+        assert boot.says(f"stage {stage} {said}"), f"the boot does not say that {stage} failed"
 
 
 for stage in ("sense", "assess", "plan", "act", "report"):
