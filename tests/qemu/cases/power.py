@@ -13,7 +13,8 @@ THROTTLE = 60
 # Steps go to the kernel log; `quiet` would keep them off the serial port.
 LOUD = "loglevel=7"
 BEGINS = r"pyvorin.*\bstep "
-OVER = r"starting slot"
+# The last thing that touches data is behind us when the start of the slot is counted.
+OVER = r"step count-attempt|starting slot"
 
 LOCK = threading.Lock()
 REFERENCE = {}
