@@ -203,7 +203,7 @@ pub fn assess(evidence: &Evidence) -> Assessment {
 }
 
 fn cause(databases: &[DatabaseVerdict], no_data: bool, slots: Option<&SlotVerdict>, unclean: bool) -> Cause {
-    if no_data || databases.iter().any(|d| d.needs_repair || is_bad(d)) {
+    if no_data || databases.iter().any(|d| d.needs_repair || is_bad(d) && !never_was(d)) {
         Cause::Data
     } else if slots.is_some_and(|s| s.fell_back || !s.dead.is_empty()) {
         Cause::Os
@@ -212,6 +212,11 @@ fn cause(databases: &[DatabaseVerdict], no_data: bool, slots: Option<&SlotVerdic
     } else {
         Cause::None
     }
+}
+
+/// A database that is not there, and that nothing says was ever there: a fresh gateway, not damaged data.
+fn never_was(d: &DatabaseVerdict) -> bool {
+    d.structure == StructureVerdict::Missing && !d.findings.iter().any(|f| f.level == Level::Error)
 }
 
 /// True when a verdict sets bit 4 of the exit code.

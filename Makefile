@@ -1,0 +1,36 @@
+# Everything a fresh Debian machine with git and rustup needs to be asked for. `make help` lists it.
+.POSIX:
+.SUFFIXES:
+.PHONY: help demo test bench image setup build clean
+
+help:
+	@echo 'make demo    boot a gateway whose WAL was destroyed; see what SQLite keeps and what comes back'
+	@echo 'make test    everything: format, lints, tests, static builds, sizes, scripts, boots in QEMU'
+	@echo 'make bench   boot time against database size; a thousand disaster drills'
+	@echo 'make image   a bootable disk image and initramfs for arm64 under target/image/'
+	@echo 'make setup   install what is missing (as root), or say what is missing'
+	@echo 'make build   the static binaries for both architectures'
+	@echo 'make clean   remove what was built (.cache/, with the downloads, stays)'
+
+setup:
+	@sh tests/setup.sh
+	@sh tests/qemu/fetch.sh
+
+build: setup
+	@sh tests/build.sh
+
+demo: build
+	@python3 tests/qemu/demo.py
+
+test:
+	@sh tests/all.sh
+
+bench: build
+	@python3 tests/qemu/bench.py
+	@if [ -f tests/drills.rs ]; then nice cargo test --release --test drills -- --ignored --nocapture; fi
+
+image: build
+	@python3 tests/qemu/make_image.py target/image
+
+clean:
+	rm -rf target
