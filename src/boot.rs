@@ -6,6 +6,7 @@
 pub mod act;
 pub mod assess;
 pub mod evidence;
+pub mod guard;
 pub mod install;
 pub mod outcome;
 pub mod plan;

@@ -201,7 +201,7 @@ pub fn repaired(v: &DatabaseVerdict, outcomes: &[Outcome], now: Option<&Database
         if left && v.structure != StructureVerdict::Missing || v.needs_repair { "left" } else { "none" }.to_string(),
     );
     if report.action.as_deref() == Some("left") {
-        let text = "this could not be put right here; the originals are kept, and nothing was changed";
+        let text = "this could not be put right here, and nothing was changed";
         report.findings.push(Finding::new(Level::Warning, "left", text));
     }
     report
@@ -245,7 +245,7 @@ pub fn boot(
     let (ending, slot) = match &plan.ending {
         Ending::Continue { slot } => ("continue", *slot),
         Ending::RebootInto { slot } => ("reboot", Some(*slot)),
-        Ending::Hold { recovery, .. } => ("hold", recovery.then_some(crate::slots::Slot::R)),
+        Ending::Hold { recovery, then, .. } => ("hold", then.or(recovery.then_some(crate::slots::Slot::R))),
     };
     let database = |v: &DatabaseVerdict| repaired(v, &outcomes, last.databases.iter().find(|n| n.name == v.name));
     let volume = |v: &super::assess::VolumeVerdict| VolumeReport {
@@ -276,6 +276,7 @@ pub fn sentences(d: &DatabaseReport) -> Vec<String> {
     let axes = d.found.as_ref().map_or((d.structure, d.completeness), |f| (f.structure, f.completeness));
     let was = if d.found.is_some() { "was" } else { "is" };
     let found = match axes {
+        (StructureVerdict::Missing, _) if d.findings.is_empty() => "does not exist yet".to_string(),
         (StructureVerdict::Missing, _) => format!("{was} missing"),
         (StructureVerdict::Unreadable, _) => "could not be read".to_string(),
         (StructureVerdict::Damaged, _) => format!("{was} damaged"),
@@ -291,7 +292,9 @@ pub fn sentences(d: &DatabaseReport) -> Vec<String> {
         lines.push(format!("  {}: {}", finding.code, finding.message));
     }
     match (d.action.as_deref(), &d.tables) {
-        (Some("left"), _) => lines.push("  Nothing was changed; the originals are kept.".to_string()),
+        (Some("left"), _) => {
+            lines.push("  It was not changed: nothing that can be done here would bring more back.".to_string())
+        }
         (Some(action), Some(tables)) => {
             let rows: Vec<String> = tables.iter().map(|t| format!("{} rows in {}", t.rows, t.name)).collect();
             lines.push(format!("  It was {action}: {}.", rows.join(", ")));

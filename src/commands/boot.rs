@@ -26,6 +26,9 @@ const MEMORY: u64 = 1 << 30;
 /// However much it progresses, the line ends after this.
 const OVERALL: Duration = Duration::from_secs(4 * 3600);
 
+/// Time for copying the logs after a failure of our own.
+const GUARD: Duration = Duration::from_secs(30);
+
 /// What the child tells PID 1.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Told {
@@ -107,6 +110,28 @@ pub fn in_child(
     Ok(Err(failure))
 }
 
+/// After a failure of the line: copies of the logs, because the OS is about to open them with an engine that deletes
+/// what it cannot read. A child of its own with a short leash; whatever becomes of it, the boot goes on.
+pub fn guard(settings: &Settings, found: &Found, on_line: &mut dyn FnMut(&str)) {
+    let limits = Limits { silence: GUARD, overall: GUARD, memory: MEMORY, private_mounts: true };
+    let ended = child::run(limits, on_line, |teller| {
+        let sink = teller.clone();
+        let mut machine = LinuxMachine::new(found.volumes.clone(), Box::new(move |line| sink.line(line)))
+            .with_missing(found.missing.clone());
+        let kept = boot::guard::keep_logs(&mut machine, settings);
+        if let Err(e) = machine.detach("data") {
+            log::warn!("data: {e}");
+        }
+        kept.map_or_else(|e| e.to_string(), |n| format!("{n} logs copied")).into_bytes()
+    });
+    match ended.map(|e| e.end) {
+        Ok(ChildEnd::Finished(text)) => {
+            init::say(&format!("pyvorin-recovery: {} to quarantine", String::from_utf8_lossy(&text)));
+        }
+        other => log::error!("the logs could not be copied: {other:?}"),
+    }
+}
+
 fn work(
     settings: &Settings,
     found: &Found,
@@ -182,7 +207,7 @@ pub fn hand_over_failure(why: &str) {
         schema: "pyvorin-recovery/boot/1".to_string(),
         ending: "continue".to_string(),
         slot: None,
-        reason: "the recovery line failed; data was left as it was and the system starts".to_string(),
+        reason: "the recovery line failed and the system starts; what it had begun is finished or taken back at the next boot".to_string(),
         elapsed_ms: 0,
         databases: Vec::new(),
         filesystem: Vec::new(),
@@ -218,7 +243,10 @@ pub fn hook(invocation: &Invocation) -> Exit {
     let found = find_volumes(&settings, &[]);
     let told = match in_child(&settings, &found, &request, words.fault, &mut |line| log::info!("{line}")) {
         Ok(Ok(told)) => told,
-        Ok(Err(why)) => return failed(&why),
+        Ok(Err(why)) => {
+            guard(&settings, &found, &mut |line| log::info!("{line}"));
+            return failed(&why);
+        }
         Err(e) => return failed(&e.to_string()),
     };
     told.lines.iter().for_each(|line| init::say(&format!("pyvorin-recovery: {line}")));
@@ -233,7 +261,7 @@ pub fn hook(invocation: &Invocation) -> Exit {
 }
 
 fn failed(why: &str) -> Exit {
-    init::say(&format!("pyvorin-recovery: {why}; data was left as it was, the system starts"));
+    init::say(&format!("pyvorin-recovery: {why}; the system starts all the same"));
     hand_over_failure(why);
     Exit::OPERATIONAL
 }

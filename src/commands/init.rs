@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::boot::{Found, baked_settings, find_volumes, hand_over_failure, in_child};
+use super::boot::{Found, baked_settings, find_volumes, guard, hand_over_failure, in_child};
 use crate::boot::BootRequest;
 use crate::boot::step::Ending;
 use crate::cmdline::{self, SlotWord};
@@ -97,7 +97,7 @@ fn line(settings: &Settings, words: &cmdline::Request, found: &Found, request: &
                 Ending::Hold { then, .. } => {
                     // Nobody on site is the normal case: a hold ends by itself wherever there is something to go on with.
                     then?;
-                    tell(&format!("going on in {} minutes", settings.hold_minutes));
+                    tell(&format!("going on after a wait of {} min", settings.hold_minutes));
                     hold(Duration::from_secs(60 * u64::from(settings.hold_minutes)), &mut || false);
                     then
                 }
@@ -106,7 +106,9 @@ fn line(settings: &Settings, words: &cmdline::Request, found: &Found, request: &
         Ok(Err(why)) => why,
         Err(e) => e.to_string(),
     };
-    tell(&format!("our own failure: {failure}; data is left as it was and the system starts"));
+    tell(&format!("our own failure: {failure}; the system starts all the same"));
+    tell("what the line had not finished is finished or taken back at the next boot");
+    guard(settings, found, &mut progress);
     hand_over_failure(&failure);
     fallback(&request.dead)
 }

@@ -31,7 +31,7 @@ pub fn rows(conn: &Connection) -> rusqlite::Result<Rows> {
         let mut keys = conn.prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?;
         let keys: Vec<String> = keys.query_map([&table], |r| r.get(0))?.collect::<Result<_, _>>()?;
         let mut all = conn.prepare(&format!("SELECT * FROM \"{table}\" NOT INDEXED"))?;
-        let columns: Vec<String> = all.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = all.column_names().map(str::to_owned).collect();
         let mut cursor = all.query([])?;
         while let Some(row) = cursor.next()? {
             let mut key = table.clone();

@@ -131,9 +131,8 @@ impl Wal {
         let Some(last) = (0..self.committed).rev().find(|&i| !lost[i] && self.slots[i].commit != 0) else {
             return out;
         };
-        for i in 0..=last {
-            if !lost[i] {
-                let frame = &self.slots[i];
+        for (frame, lost) in self.slots.iter().zip(lost).take(last + 1) {
+            if !lost {
                 let at = (frame.page as usize - 1) * self.page_size;
                 if out.len() < at + self.page_size {
                     out.resize(at + self.page_size, 0);

@@ -184,22 +184,33 @@ fn an_empty_base_table_takes_everything_negative_rowids_included() {
 }
 
 #[test]
-fn a_damaged_donor_leaves_the_base_as_it_was() {
+fn a_hole_in_the_donor_costs_only_what_lies_in_it() {
     let dir = TempDir::new().unwrap();
     let base = make(dir.path(), "base.db", &readings(10));
     let donor = make(dir.path(), "donor.db", &readings(5000));
-    let mut bytes = fs::read(&donor).unwrap();
-    let middle = bytes.len() / 2;
-    for page in bytes[middle..].chunks_mut(4096) {
-        page[..8].fill(0xFF);
-    }
+    let whole = fs::read(&donor).unwrap();
+    // One page in the middle of the file, a leaf among hundreds: rows on both sides of it come over.
+    let mut bytes = whole.clone();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 8].fill(0xFF);
     fs::write(&donor, &bytes).unwrap();
-    let before = fs::read(&base).unwrap();
-    assert!(append_file(&base, &donor).is_err());
+    let gained = append_file(&base, &donor).unwrap().iter().map(|g| g.inserted).max().unwrap();
+    assert!((4000..4990).contains(&gained), "{gained}");
     let after = fs::read(&base).unwrap();
-    assert_eq!(check_bytes(&after).unwrap(), check_bytes(&before).unwrap());
+    assert_eq!(check_bytes(&after).unwrap().0, ["ok"]);
     assert_eq!(after[18..20], [2, 2]);
     assert_eq!(names(dir.path()), ["base.db", "donor.db"]);
+}
+
+#[test]
+fn a_donor_that_cannot_be_read_at_all_gives_nothing() {
+    let dir = TempDir::new().unwrap();
+    let base = make(dir.path(), "base.db", &readings(10));
+    let donor = dir.path().join("donor.db");
+    fs::write(&donor, vec![0xFF; 8192]).unwrap();
+    let before = fs::read(&base).unwrap();
+    assert!(append_file(&base, &donor).is_err());
+    assert_eq!(fs::read(&base).unwrap(), before);
 }
 
 #[test]

@@ -49,6 +49,12 @@ pub enum NotFound {
 impl fmt::Display for NotFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            NotFound::Missing { spec } if spec.starts_with("LABEL=") => {
+                write!(
+                    f,
+                    "no block device answers to {spec}: the device is missing, or no longer holds an ext4 file system"
+                )
+            }
             NotFound::Missing { spec } => write!(f, "no block device answers to {spec}"),
             NotFound::Ambiguous { spec, devices } => {
                 write!(f, "more than one block device answers to {spec}:")?;
