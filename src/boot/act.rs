@@ -21,6 +21,8 @@ use crate::slots::{Slot, SlotsState};
 
 /// Seconds e2fsck may take before it is stopped.
 const FSCK_LIMIT_SECONDS: u64 = 600;
+/// What a death of ours adds to the count of a step beside its beginning: two deaths reach [`super::plan::TRIALS`].
+const CRASH: u32 = 4;
 
 /// Runs the steps in order. A failed step stops the later steps of its own database only.
 pub fn run(machine: &mut dyn Machine, settings: &Settings, plan: &Plan) -> Vec<Outcome> {
@@ -79,7 +81,12 @@ fn one(machine: &mut dyn Machine, settings: &Settings, step: &Step) -> io::Resul
         Step::Resume { op } => {
             count_trial(machine, settings, &format!("resume:{op}"))?;
             let detail = install::resume(machine, settings, op)?;
-            forget_trial(machine, settings, &format!("resume:{op}"))?;
+            forget_trials(machine, settings, &format!("resume:{op}"))?;
+            if detail.action.is_some() {
+                let database =
+                    op.split_once('-').and_then(|(_, rest)| rest.rsplit_once('-')).map_or("", |(name, _)| name);
+                forget_trials(machine, settings, &trial_key(database, ""))?;
+            }
             Ok(detail)
         }
         Step::Preserve { op, files, into, copy, .. } => {
@@ -88,7 +95,7 @@ fn one(machine: &mut dyn Machine, settings: &Settings, step: &Step) -> io::Resul
             }
             let detail = preserve(machine, settings, files, into, *copy)?;
             if *copy {
-                forget_trial(machine, settings, &format!("copy:{op}"))?;
+                forget_trials(machine, settings, &format!("copy:{op}"))?;
             }
             Ok(detail)
         }
@@ -99,8 +106,7 @@ fn one(machine: &mut dyn Machine, settings: &Settings, step: &Step) -> io::Resul
         }
         Step::Install { op, database } => {
             let detail = install::install(machine, settings, op)?;
-            let fingerprint = op.rsplit('-').next().unwrap_or("");
-            forget_trial(machine, settings, &trial_key(database, fingerprint))?;
+            forget_trials(machine, settings, &trial_key(database, ""))?;
             Ok(detail)
         }
         Step::Prune { dirs, .. } => {
@@ -239,7 +245,8 @@ fn trials(machine: &dyn Machine, settings: &Settings) -> BTreeMap<String, u32> {
     }
 }
 
-/// Counts the beginning of a step, durably, so that one which kills us twice is not begun a third time.
+/// Counts the beginning of a step, durably: one that never ends is not begun for ever. Power cuts count once each, a
+/// stage that died counts more ([`count_crash`]).
 fn count_trial(machine: &mut dyn Machine, settings: &Settings, key: &str) -> io::Result<()> {
     let mut map = trials(machine, settings);
     *map.entry(key.to_string()).or_default() += 1;
@@ -248,9 +255,23 @@ fn count_trial(machine: &mut dyn Machine, settings: &Settings, key: &str) -> io:
     durable::replace(machine, &settings.state_dir.join(TRIALS), &record::encode(TRIALS, &map))
 }
 
-fn forget_trial(machine: &mut dyn Machine, settings: &Settings, key: &str) -> io::Result<()> {
+/// Called when a child of ours died or hung: whatever was begun and not ended is charged for it.
+pub fn count_crash(machine: &mut dyn Machine, settings: &Settings) -> io::Result<()> {
     let mut map = trials(machine, settings);
-    if map.remove(key).is_none() {
+    if map.is_empty() {
+        return Ok(());
+    }
+    map.values_mut().for_each(|n| *n = n.saturating_add(CRASH));
+    machine.attach("state", Access::ReadWrite)?;
+    durable::replace(machine, &settings.state_dir.join(TRIALS), &record::encode(TRIALS, &map))
+}
+
+/// Forgets every count whose key starts with `prefix`: the step has ended, whatever state the files were in before.
+fn forget_trials(machine: &mut dyn Machine, settings: &Settings, prefix: &str) -> io::Result<()> {
+    let mut map = trials(machine, settings);
+    let before = map.len();
+    map.retain(|key, _| !key.starts_with(prefix));
+    if map.len() == before {
         return Ok(());
     }
     let path = settings.state_dir.join(TRIALS);

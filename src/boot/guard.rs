@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::act::make_dirs;
+use super::act::{count_crash, make_dirs};
 use super::plan::side;
 use crate::config::Settings;
 use crate::edge::{Access, FileKind, Machine};
@@ -39,4 +39,10 @@ pub fn keep_logs(machine: &mut dyn Machine, settings: &Settings) -> io::Result<u
         machine.sync_dir(&into)?;
     }
     Ok(copied)
+}
+
+/// Charges whatever step was begun and not ended with the death of the line.
+pub fn charge(machine: &mut dyn Machine, settings: &Settings) -> io::Result<()> {
+    machine.attach("state", Access::ReadOnly)?;
+    count_crash(machine, settings)
 }

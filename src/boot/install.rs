@@ -41,7 +41,13 @@ pub fn resume(machine: &mut dyn Machine, settings: &Settings, op: &str) -> io::R
     }
     // A record known from its mirror alone goes back to state before anything moves.
     save(machine, settings, &intent)?;
+    if intent.phase == Phase::Commit && !can_go_forward(machine, &intent)? {
+        take_back(machine, settings, &intent)?;
+        let text = "the staged file was lost; the originals were put back from quarantine";
+        return Ok(Detail { text: text.to_string(), ..Detail::default() });
+    }
     let mut detail = forward(machine, settings, &mut intent)?;
+    detail.action = Some("finished".to_string());
     detail.text = format!("an operation interrupted by a power cut was finished ({op})");
     Ok(detail)
 }
@@ -95,6 +101,39 @@ fn swap(machine: &mut dyn Machine, target: &Target) -> io::Result<()> {
         Some(stage) => machine.sync_dir(stage),
         None => Ok(()),
     }
+}
+
+/// Every target is in place or has a staged file that reads back as it was written.
+fn can_go_forward(machine: &dyn Machine, intent: &Intent) -> io::Result<bool> {
+    for target in &intent.targets {
+        let mut whole = false;
+        for path in [&target.staged, &target.path] {
+            whole |= machine.stat(path)?.is_some() && sha256(machine.as_look(), path)? == target.sha256;
+        }
+        if !whole {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Backwards from COMMIT, for storage that lost what it had acknowledged: whatever name was taken away is linked back
+/// from quarantine. A file that still has its name is left alone.
+fn take_back(machine: &mut dyn Machine, settings: &Settings, intent: &Intent) -> io::Result<()> {
+    let kept = settings.data_dir.join(journal::QUARANTINE).join(&intent.op);
+    for target in &intent.targets {
+        for path in target.retire.iter().chain([&target.path]) {
+            let Some(original) = path.file_name().map(|name| kept.join(name)) else { continue };
+            if machine.stat(path)?.is_none() && machine.stat(&original)?.is_some() {
+                machine.link(&original, path)?;
+            }
+        }
+        if let Some(parent) = target.path.parent() {
+            machine.sync_dir(parent)?;
+        }
+    }
+    discard(machine, &intent.stage)?;
+    close(machine, settings)
 }
 
 /// Forgets the operation: mirror first, record last.

@@ -16,8 +16,9 @@ use crate::config::{Database, OnTrouble, Settings, SlotBackend};
 use crate::journal::{QUARANTINE, STAGE};
 use crate::slots::Slot;
 
-/// Attempts of one step before it is skipped for good.
-const TRIALS: u32 = 2;
+/// The count at which a step is skipped for good: two deaths of ours during it, or nine power cuts (a cut is no fault
+/// of the step, but a machine that resets itself nine times in the same place must come up at last).
+pub const TRIALS: u32 = 9;
 /// Bytes kept free beside what a repair needs.
 const MARGIN: u64 = 4 << 20;
 

@@ -143,7 +143,12 @@ fn prepare(
         }],
     };
     make_dirs(machine, &settings.state_dir)?;
-    durable::replace(machine, &settings.state_dir.join(journal::FILE), &record::encode(journal::RECORD, &intent))?;
+    let record = settings.state_dir.join(journal::FILE);
+    if machine.stat(&record)?.is_some() {
+        // One journal, one open operation: overwriting it would orphan a swap that has begun.
+        return Err(io::Error::other("another operation is still open; it is finished first, at the next boot"));
+    }
+    durable::replace(machine, &record, &record::encode(journal::RECORD, &intent))?;
     Ok(Detail {
         text: format!("{} candidate built and checked", word(candidate)),
         action: Some(word(candidate).to_string()),

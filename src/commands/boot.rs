@@ -119,8 +119,13 @@ pub fn guard(settings: &Settings, found: &Found, on_line: &mut dyn FnMut(&str)) 
         let mut machine = LinuxMachine::new(found.volumes.clone(), Box::new(move |line| sink.line(line)))
             .with_missing(found.missing.clone());
         let kept = boot::guard::keep_logs(&mut machine, settings);
-        if let Err(e) = machine.detach("data") {
-            log::warn!("data: {e}");
+        if let Err(e) = boot::guard::charge(&mut machine, settings) {
+            log::warn!("the failure could not be counted: {e}");
+        }
+        for volume in ["data", "state"] {
+            if let Err(e) = machine.detach(volume) {
+                log::warn!("{volume}: {e}");
+            }
         }
         kept.map_or_else(|e| e.to_string(), |n| format!("{n} logs copied")).into_bytes()
     });
