@@ -252,11 +252,12 @@ impl Walk<'_, '_> {
     /// Walks one tree without recursion: (page, depth, rowid bounds).
     fn tree(&mut self, root: u32, table: bool, visit: &mut dyn FnMut(PageKind, &Cell<'_>)) -> io::Result<()> {
         let mut leaf_depth = None;
-        let mut stack = vec![(root, 0_u32, i64::MIN, i64::MAX)];
+        // A page is claimed before it is put on the stack, which so never holds more than the file has pages.
+        let mut stack = Vec::new();
+        if self.claim(root, "a b-tree") {
+            stack.push((root, 0_u32, i64::MIN, i64::MAX));
+        }
         while let Some((number, depth, low, high)) = stack.pop() {
-            if !self.claim(number, "a b-tree") {
-                continue;
-            }
             let Some(image) = self.read(number)? else {
                 if !self.out_of_time {
                     self.error("page-missing", number, format!("page {number} lies beyond the end of the file"));
@@ -303,11 +304,11 @@ impl Walk<'_, '_> {
                 if !ordered || id > high {
                     self.error("rowid-out-of-order", number, format!("rowid {id} on page {number} is out of order"));
                 }
-                if let Some(child) = cell.left {
+                if let Some(child) = cell.left.filter(|c| self.claim(*c, "a b-tree")) {
                     stack.push((child, depth + 1, previous, id));
                 }
                 previous = id;
-            } else if let Some(child) = cell.left {
+            } else if let Some(child) = cell.left.filter(|c| self.claim(*c, "a b-tree")) {
                 stack.push((child, depth + 1, i64::MIN, i64::MAX));
             }
             if let Some(first) = cell.overflow {
@@ -316,7 +317,7 @@ impl Walk<'_, '_> {
             }
             visit(page.kind, &cell);
         }
-        if let Some(right) = page.right() {
+        if let Some(right) = page.right().filter(|c| self.claim(*c, "a b-tree")) {
             stack.push((right, depth + 1, previous, high));
         }
         extents.sort_unstable();

@@ -9,6 +9,8 @@ use super::resync::{Continuity, Examination, Segment};
 
 /// Transactions before a gap whose rows are looked for behind it.
 const TRANSACTIONS_COMPARED: usize = 8;
+/// Frames of a transaction that is still compared row by row; a larger one is silent.
+const FRAMES_COMPARED: usize = 256;
 
 impl Examination<'_> {
     /// Looks for the rows of the last transactions before a gap in the images behind it.
@@ -28,6 +30,9 @@ impl Examination<'_> {
         for (age, end) in commits.iter().rev().take(TRANSACTIONS_COMPARED).enumerate() {
             let start = commits.iter().rev().nth(age + 1).copied().unwrap_or(0);
             let frames: Vec<u32> = accepted.iter().copied().filter(|n| *n > start && n <= end).collect();
+            if frames.len() > FRAMES_COMPARED {
+                continue;
+            }
             match self.compare_transaction(&frames, &history, &behind)? {
                 Continuity::Contradicted => return Ok(Continuity::Contradicted),
                 Continuity::Shown if age == 0 => verdict = Continuity::Shown,

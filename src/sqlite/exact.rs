@@ -1,6 +1,6 @@
 //! The exactness rule: up to which commit a timeline with unverified frames can be folded without losing anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::judge::{DbSize, Joined};
 use super::observe::LogFacts;
@@ -32,22 +32,19 @@ pub(super) fn candidates(
         pages: size_at(c),
         sum: scan.frame(c).map_or([0, 0], |f| f.stored),
     };
-    let windows: Vec<(u32, u32)> =
-        joined.lost.iter().map(|(n, pages)| (*n, superseded_at(*n, pages, &accepted, scan, size_at(latest)))).collect();
-    let exact = |c: &u32| windows.iter().all(|(from, to)| c < from || c >= to);
-    let best = commits.iter().rev().copied().find(exact).unwrap_or(0);
+    let images = Images::new(&accepted, scan);
+    let windows = images.windows(&joined.lost, size_at(latest));
+    let best = last_exact(&commits, &windows);
     // A frame with live salts that nothing accounts for may be a commit that was destroyed.
-    let unaccounted = scan
-        .frames
-        .iter()
-        .skip(usize::try_from(accepted.last().copied().unwrap_or(0)).unwrap_or(0))
-        .any(|f| f.salt == generation.salt);
+    let behind = scan.frames.get(usize::try_from(accepted.last().copied().unwrap_or(0)).unwrap_or(0)..).unwrap_or(&[]);
+    let unaccounted = behind.iter().any(|f| f.salt == generation.salt);
+    let in_doubt = joined.refused || behind.iter().any(|f| f.linked && f.salt == generation.salt);
     let named = hint.is_some_and(|h| {
         h.salt == generation.salt && h.max_frame == latest && scan.frame(latest).is_some_and(|f| f.stored == h.sum)
     });
     let at = |n: &u32| scan.frame(*n).map_or(0, |f| f.page);
     // A believed frame that no later image supersedes carries the result: good enough to use, not to call complete.
-    let trusted = |n: &u32| superseded_at(*n, &[at(n)], &accepted, scan, 0) <= best;
+    let trusted = |n: &u32| images.next(at(n), *n) <= best;
     let confirmed = named && !joined.refused && !unaccounted && joined.believed.iter().all(trusted);
     let beyond = hint.is_some_and(|h| h.salt == generation.salt && h.max_frame > latest && h.max_frame > h.backfilled);
     let whole = match (best == latest, beyond || joined.refused_damage, confirmed) {
@@ -78,7 +75,7 @@ pub(super) fn candidates(
                 extras: None,
                 completeness: Completeness::Lossy,
                 frames_lost: latest.saturating_sub(best),
-                in_doubt: joined.refused,
+                in_doubt,
             });
             return;
         }
@@ -102,33 +99,77 @@ pub(super) fn candidates(
         extras: extras.clone(),
         completeness: whole,
         frames_lost: given_up,
-        in_doubt: joined.refused,
+        in_doubt,
     });
     if extras.is_some() && db.present {
         let rung = if best > facts.committed { Rung::Resync } else { Rung::Replay };
-        v.candidates.push(Candidate {
-            rung,
-            base,
-            extras: None,
-            completeness: whole,
-            frames_lost: given_up,
-            in_doubt: joined.refused,
-        });
+        v.candidates.push(Candidate { rung, base, extras: None, completeness: whole, frames_lost: given_up, in_doubt });
     }
 }
 
-/// The frame by which every page a lost frame can have been has a later accepted image; `u32::MAX` when never.
-fn superseded_at(lost: u32, pages: &[u32], accepted: &[u32], scan: &WalScan, size: u32) -> u32 {
-    let mut open: BTreeSet<u32> = if pages.is_empty() { (1..=size).collect() } else { pages.iter().copied().collect() };
-    for n in accepted.iter().filter(|n| **n > lost) {
-        if let Some(frame) = scan.frame(*n) {
-            open.remove(&frame.page);
+/// The last commit that lies in no window; windows and commits ascend. 0 when there is none.
+fn last_exact(commits: &[u32], windows: &[(u32, u32)]) -> u32 {
+    let mut open = windows.iter().peekable();
+    let (mut closed_by, mut best) = (0, 0);
+    for commit in commits {
+        while let Some((_, to)) = open.next_if(|(from, _)| from <= commit) {
+            closed_by = closed_by.max(*to);
         }
-        if open.is_empty() {
-            return *n;
+        if closed_by <= *commit {
+            best = *commit;
         }
     }
-    u32::MAX
+    best
+}
+
+/// Where each page has its accepted images.
+struct Images<'a> {
+    accepted: &'a [u32],
+    scan: &'a WalScan,
+    of: BTreeMap<u32, Vec<u32>>,
+}
+
+impl<'a> Images<'a> {
+    fn new(accepted: &'a [u32], scan: &'a WalScan) -> Self {
+        let mut of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for n in accepted {
+            of.entry(scan.frame(*n).map_or(0, |f| f.page)).or_default().push(*n);
+        }
+        Self { accepted, scan, of }
+    }
+
+    /// The first accepted image of a page behind a frame; `u32::MAX` when there is none.
+    fn next(&self, page: u32, behind: u32) -> u32 {
+        let frames = self.of.get(&page).map_or(&[][..], Vec::as_slice);
+        frames.get(frames.partition_point(|n| *n <= behind)).copied().unwrap_or(u32::MAX)
+    }
+
+    /// For each lost frame the stretch of commits at which it matters: from itself to the frame by which every page it
+    /// can have been has a later image.
+    fn windows(&self, lost: &[(u32, Vec<u32>)], size: u32) -> Vec<(u32, u32)> {
+        // Lost frames of one gap have the same accepted frames behind them, and so the same answer for "any page".
+        let mut any: BTreeMap<usize, u32> = BTreeMap::new();
+        let mut to = |n: u32, pages: &[u32]| match pages.iter().map(|p| self.next(*p, n)).max() {
+            Some(to) => to,
+            None => {
+                let at = self.accepted.partition_point(|a| *a <= n);
+                *any.entry(at).or_insert_with(|| self.every_page(at, size))
+            }
+        };
+        lost.iter().map(|(n, pages)| (*n, to(*n, pages))).collect()
+    }
+
+    /// The frame by which every page up to `size` has an image among the accepted frames from `at` on.
+    fn every_page(&self, at: usize, size: u32) -> u32 {
+        let mut seen = BTreeSet::new();
+        for n in self.accepted.get(at..).unwrap_or(&[]) {
+            seen.extend(self.scan.frame(*n).map(|f| f.page).filter(|p| *p <= size));
+            if u32::try_from(seen.len()).is_ok_and(|found| found >= size) {
+                return *n;
+            }
+        }
+        u32::MAX
+    }
 }
 
 /// Every page up to the commit's size is in the file or among the images: otherwise the log is another database's.

@@ -300,13 +300,12 @@ pub(super) struct Joined {
     pub bridged: bool,
 }
 
-/// The last commit frame among accepted ranges, 0 when there is none.
-fn last_commit(frames: &[(u32, u32)], scan: &WalScan) -> u32 {
-    let commit = |n: &u32| scan.frame(*n).is_some_and(|f| f.commit != 0);
-    frames.iter().rev().find_map(|(a, b)| (*a..=*b).rev().find(commit)).unwrap_or(0)
+/// The last commit frame of a segment.
+fn last_commit(segment: &Segment, scan: &WalScan) -> Option<u32> {
+    (segment.first..=segment.last).rev().find(|n| scan.frame(*n).is_some_and(|f| f.commit != 0))
 }
 
-pub(super) fn confirms(segment: &Segment, scan: &WalScan, hint: Option<&ShmHint>, salt: [u32; 2]) -> bool {
+fn confirms(segment: &Segment, scan: &WalScan, hint: Option<&ShmHint>, salt: [u32; 2]) -> bool {
     hint.is_some_and(|h| {
         h.salt == salt
             && (segment.first..=segment.last).contains(&h.max_frame)
@@ -324,17 +323,19 @@ fn join(generation: &Generation, scan: &WalScan, hint: Option<&ShmHint>, v: &mut
         refused_damage: false,
         bridged: false,
     };
+    // A frame of the live timeline at m makes every frame before m a frame of the live timeline.
+    let confirmed_by = generation.segments.iter().rposition(|s| confirms(s, scan, hint, generation.salt));
+    let mut committed = 0;
     for (i, segment) in generation.segments.iter().enumerate() {
+        let ends_with = last_commit(segment, scan);
         let Some(gap) = &segment.gap else {
             joined.frames.push((segment.first, segment.last));
+            committed = ends_with.unwrap_or(committed);
             continue;
         };
-        // A frame of the live timeline at m makes every frame before m a frame of the live timeline.
-        let rest = generation.segments.get(i..).unwrap_or(&[]);
-        let confirmed = rest.iter().any(|s| confirms(s, scan, hint, generation.salt));
-        let ended = hint.is_some_and(|h| {
-            h.salt == generation.salt && h.max_frame >= last_commit(&joined.frames, scan) && h.max_frame <= gap.last
-        });
+        let confirmed = confirmed_by.is_some_and(|c| c >= i);
+        let ended =
+            hint.is_some_and(|h| h.salt == generation.salt && h.max_frame >= committed && h.max_frame <= gap.last);
         let accepted = descends(gap, joined.frames.is_empty(), confirmed, ended);
         v.findings.push(gap_finding(gap, segment, accepted));
         if !accepted {
@@ -343,6 +344,7 @@ fn join(generation: &Generation, scan: &WalScan, hint: Option<&ShmHint>, v: &mut
             break;
         }
         joined.bridged = true;
+        committed = ends_with.unwrap_or(committed);
         joined.frames.push((segment.first, segment.last));
         joined.believed.extend(gap.believed);
         joined.lost.extend(gap.lost.iter().map(|l| (l.frame, l.pages.clone())));

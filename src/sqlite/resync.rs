@@ -21,6 +21,9 @@ use super::page::{Page, Shape, shape};
 use super::wal::{FRAME_HEADER, ShmHint, WalScan, frame_sum, single_word_fixes, unsum};
 use super::{ReadAt, read_vec};
 
+/// Segments examined; each costs a look at all that stands before it. A log with more holes is refused behind the last.
+const MAX_SEGMENTS: usize = 128;
+
 /// What the first frame of a gap looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -230,7 +233,7 @@ impl Examination<'_> {
         let mut end = 0_u32; // last frame accounted for
         let mut n = 1_u32;
         let is = |n: u32| known.get(usize::try_from(n - 1).unwrap_or(usize::MAX)).copied().unwrap_or(false);
-        while n <= self.scan.len() {
+        while n <= self.scan.len() && segments.len() < MAX_SEGMENTS {
             if !is(n) {
                 n += 1;
                 continue;

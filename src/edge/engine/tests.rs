@@ -189,9 +189,9 @@ fn a_hole_in_the_donor_costs_only_what_lies_in_it() {
     let base = make(dir.path(), "base.db", &readings(10));
     let donor = make(dir.path(), "donor.db", &readings(5000));
     let whole = fs::read(&donor).unwrap();
-    // One page in the middle of the file, a leaf among hundreds: rows on both sides of it come over.
+    // One table leaf in the middle of the file, among hundreds: rows on both sides of it come over.
     let mut bytes = whole.clone();
-    let middle = bytes.len() / 2 / 4096 * 4096;
+    let middle = (bytes.len() / 8192..).map(|page| page * 4096).find(|at| whole[*at] == 13).unwrap();
     bytes[middle..middle + 8].fill(0xFF);
     fs::write(&donor, &bytes).unwrap();
     let gained = append_file(&base, &donor).unwrap().iter().map(|g| g.inserted).max().unwrap();
