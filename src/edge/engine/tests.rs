@@ -194,8 +194,9 @@ fn a_hole_in_the_donor_costs_only_what_lies_in_it() {
     let middle = (bytes.len() / 8192..).map(|page| page * 4096).find(|at| whole[*at] == 13).unwrap();
     bytes[middle..middle + 8].fill(0xFF);
     fs::write(&donor, &bytes).unwrap();
-    let gained = append_file(&base, &donor).unwrap().iter().map(|g| g.inserted).max().unwrap();
-    assert!((4000..4990).contains(&gained), "{gained}");
+    // Two tables grow by 4990 rows each (a trigger fed the second); the leaf belongs to one of them.
+    let gained: u64 = append_file(&base, &donor).unwrap().iter().map(|g| g.inserted).sum();
+    assert!((9000..9980).contains(&gained), "{gained}");
     let after = fs::read(&base).unwrap();
     assert_eq!(check_bytes(&after).unwrap().0, ["ok"]);
     assert_eq!(after[18..20], [2, 2]);
