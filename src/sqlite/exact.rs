@@ -38,7 +38,7 @@ pub(super) fn candidates(
     // A frame with live salts that nothing accounts for may be a commit that was destroyed.
     let behind = scan.frames.get(usize::try_from(accepted.last().copied().unwrap_or(0)).unwrap_or(0)..).unwrap_or(&[]);
     let unaccounted = behind.iter().any(|f| f.salt == generation.salt);
-    let in_doubt = joined.refused || behind.iter().any(|f| f.linked && f.salt == generation.salt);
+    let in_doubt = joined.refused || behind.iter().any(|f| f.linked && f.commit != 0 && f.salt == generation.salt);
     let named = hint.is_some_and(|h| {
         h.salt == generation.salt && h.max_frame == latest && scan.frame(latest).is_some_and(|f| f.stored == h.sum)
     });
@@ -66,7 +66,10 @@ pub(super) fn candidates(
         v.findings.push(Finding::new(Level::Error, "log-insufficient", text));
         return;
     }
-    if !base_is_clean(best, &accepted, scan, generation) {
+    // An index that names this very commit knows whether a checkpoint had begun; a page may equal an image because the
+    // write changed nothing.
+    let untouched = named && hint.is_some_and(|h| h.backfilled == 0 && h.backfill_attempted == 0);
+    if !untouched && !base_is_clean(best, &accepted, scan, generation) {
         if db.present && generation.pages.iter().all(|p| p.equals_last) {
             // Every surviving image is in the database already; what is lost was lost with the destroyed frames.
             v.candidates.push(Candidate {

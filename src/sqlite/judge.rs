@@ -326,7 +326,15 @@ fn join(generation: &Generation, scan: &WalScan, hint: Option<&ShmHint>, v: &mut
     // A frame of the live timeline at m makes every frame before m a frame of the live timeline.
     let confirmed_by = generation.segments.iter().rposition(|s| confirms(s, scan, hint, generation.salt));
     let mut committed = 0;
+    // Verified frames behind the last commit of all, and behind a well-formed break, belong to a transaction that never
+    // ended: SQLite rewrites spilled frames in place and mends the sums only at the commit. Behind damage they may be
+    // what is left of one that did.
+    let ended_by = generation.segments.iter().rposition(|s| last_commit(s, scan).is_some()).map_or(0, |i| i + 1);
     for (i, segment) in generation.segments.iter().enumerate() {
+        let well_formed = segment.gap.as_ref().is_some_and(|g| g.kind == BreakKind::WellFormed);
+        if i >= ended_by && well_formed && scan.header.is_err() {
+            break;
+        }
         let ends_with = last_commit(segment, scan);
         let Some(gap) = &segment.gap else {
             joined.frames.push((segment.first, segment.last));
