@@ -19,6 +19,7 @@ pub mod overlay;
 pub mod page;
 pub mod record;
 pub mod resync;
+pub mod schema;
 pub mod verdict;
 pub mod wal;
 

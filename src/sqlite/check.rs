@@ -49,6 +49,47 @@ pub struct SchemaEntry {
     pub entries: Option<u64>,
 }
 
+/// What a damaged object is: it decides what can be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ObjectKind {
+    /// A table that holds rows, WITHOUT ROWID ones included: rows may be lost.
+    Table,
+    /// An index: it can be built again from its table.
+    Index,
+    /// The header or `sqlite_schema` itself.
+    Schema,
+    /// The freelist: no rows, but pages that may be given out twice.
+    Freelist,
+    /// The pointer map of an auto-vacuum database: no rows.
+    PointerMap,
+    /// Pages that nothing owns: no rows by themselves, though rows that belong somewhere may stand on them.
+    Unowned,
+}
+
+/// One damaged object and the pages where damage was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedObject {
+    /// Name in the schema; empty for what has none.
+    pub name: String,
+    /// What it is.
+    pub kind: ObjectKind,
+    /// Pages with damage, ascending, at most [`MAX_DAMAGED_PAGES`].
+    pub pages: Vec<u32>,
+}
+
+/// Damaged pages kept per object.
+pub const MAX_DAMAGED_PAGES: usize = 4096;
+
+/// Who looked at which part of a database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Objects (tables and indexes by name, and "pages") checked in full from the bytes.
+    pub natively: Vec<String>,
+    /// Objects, with the reason behind a colon, that need the engine on a copy.
+    pub for_engine: Vec<String>,
+}
+
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Structure {
@@ -62,6 +103,12 @@ pub struct Structure {
     pub schema: Vec<SchemaEntry>,
     /// Findings; any of level `error` means damaged.
     pub findings: Vec<Finding>,
+    /// The objects that the findings of level `error` are about. Damage of kind `index` alone loses no row.
+    #[serde(default)]
+    pub damaged: Vec<DamagedObject>,
+    /// Which parts were looked at from the bytes, and which need SQL.
+    #[serde(default)]
+    pub coverage: Coverage,
     /// True when the time budget ended a full check early; what was read is then sound as far as it goes.
     pub out_of_time: bool,
 }
@@ -91,6 +138,8 @@ pub fn check(source: &Overlay<'_>, scope: Scope, may_go_on: &mut dyn FnMut() -> 
         pages: source.pages,
         schema: Vec::new(),
         findings: Vec::new(),
+        damaged: Vec::new(),
+        coverage: Coverage::default(),
         out_of_time: false,
     };
     let first = source.page(1)?;

@@ -43,8 +43,14 @@ pub struct Header {
     pub freelist_count: u32,
     /// Schema cookie.
     pub schema_cookie: u32,
+    /// Schema format 0 (none yet) to 4; below 4, descending indexes do not exist.
+    #[serde(default)]
+    pub schema_format: u32,
     /// Largest root page; non-zero means auto-vacuum.
     pub largest_root: u32,
+    /// Incremental vacuum; only meaningful when `largest_root` is non-zero.
+    #[serde(default)]
+    pub incremental_vacuum: u32,
     /// Text encoding: 0 (none yet) or 1 (UTF-8), 2 (UTF-16LE) or 3 (UTF-16BE).
     pub encoding: u32,
     /// `PRAGMA user_version`.
@@ -127,7 +133,9 @@ pub fn parse(bytes: &[u8]) -> Result<Header, HeaderFault> {
         freelist_head: be32(bytes, 32),
         freelist_count: be32(bytes, 36),
         schema_cookie: be32(bytes, 40),
+        schema_format: be32(bytes, 44),
         largest_root: be32(bytes, 52),
+        incremental_vacuum: be32(bytes, 64),
         encoding: be32(bytes, 56),
         user_version: be32(bytes, 60),
         application_id: be32(bytes, 68),
