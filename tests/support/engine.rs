@@ -125,3 +125,19 @@ pub fn scan(db: &[u8], table: &str) -> std::collections::BTreeSet<String> {
     }
     keys
 }
+
+/// Where the engine says each page of each tree stands (`dbstat`): tree, kind (`interior`, `leaf`, `overflow`) and page,
+/// in the order of keys. Empty when it cannot open the files.
+pub fn pages(files: &super::injury::Set) -> Vec<(String, String, u32)> {
+    let scratch = Scratch::new("pages");
+    let db = scratch.path().join("copy.db");
+    files.write(&db);
+    let list = || -> rusqlite::Result<Vec<(String, String, u32)>> {
+        let conn = Connection::open(&db)?;
+        let mut all = conn.prepare("SELECT name, pagetype, pageno FROM dbstat ORDER BY name, path")?;
+        let kind = |k: String| if k == "internal" { "interior".into() } else { k };
+        let rows = all.query_map([], |r| Ok((r.get(0)?, kind(r.get(1)?), r.get(2)?)))?;
+        rows.collect()
+    };
+    list().unwrap_or_default()
+}

@@ -4,6 +4,7 @@
 
 pub mod crash;
 pub mod engine;
+pub mod injury;
 pub mod page;
 pub mod rng;
 pub mod site;
