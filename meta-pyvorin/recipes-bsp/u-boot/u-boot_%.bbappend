@@ -1,0 +1,1 @@
+require ${@bb.utils.contains('DISTRO_FEATURES', 'pyvorin-recovery', 'u-boot-pyvorin.inc', '', d)}

@@ -1,0 +1,58 @@
+SUMMARY = "systemd units around pyvorin-recovery"
+SUMMARY:pyvorin-recovery-mark-good = "Marks the running slot good before boot-complete.target"
+SUMMARY:pyvorin-recovery-agent = "Keeps the edge agent stopped while a repair is open"
+SUMMARY:pyvorin-recovery-mounts = "Mounts of the data and state partitions"
+SUMMARY:pyvorin-recovery-status = "Report of the boot in the journal and for node_exporter"
+DESCRIPTION = "One package per wish: mark-good, condition on the agent, mounts, report for journal and metrics."
+HOMEPAGE = "https://pyvorin.com/"
+SECTION = "base"
+LICENSE = "MIT"
+LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
+
+SRC_URI = "\
+    file://10-pyvorin-recovery.conf \
+    file://data.mount \
+    file://pyvorin-recovery-mark-good.service \
+    file://pyvorin-recovery-status.service \
+    file://state.mount \
+"
+
+S = "${UNPACKDIR}"
+
+inherit allarch features_check systemd
+
+REQUIRED_DISTRO_FEATURES = "pyvorin-recovery systemd"
+
+INHIBIT_DEFAULT_DEPS = "1"
+do_configure[noexec] = "1"
+do_compile[noexec] = "1"
+
+do_install() {
+    install -d ${D}${systemd_system_unitdir}
+    install -m 0644 ${UNPACKDIR}/pyvorin-recovery-mark-good.service ${D}${systemd_system_unitdir}/
+    install -m 0644 ${UNPACKDIR}/pyvorin-recovery-status.service ${D}${systemd_system_unitdir}/
+    # systemd.mount(5): a mount unit is named after its path, and a dash in a path is written \x2d.
+    install -m 0644 ${UNPACKDIR}/data.mount ${D}${systemd_system_unitdir}/var-lib-pyvorin.mount
+    install -m 0644 ${UNPACKDIR}/state.mount '${D}${systemd_system_unitdir}/var-lib-pyvorin\x2drecovery.mount'
+    # A read-only root cannot make its mount points when it starts.
+    install -d ${D}${localstatedir}/lib/pyvorin ${D}${localstatedir}/lib/pyvorin-recovery
+    # Both names of the agent's unit that are in the field; the drop-in of a unit that is not there does nothing.
+    for unit in pyvorin-edge-agent pyvorin-edge; do
+        install -D -m 0644 ${UNPACKDIR}/10-pyvorin-recovery.conf \
+            ${D}${systemd_system_unitdir}/$unit.service.d/10-pyvorin-recovery.conf
+    done
+}
+
+PACKAGES = "pyvorin-recovery-mark-good pyvorin-recovery-agent pyvorin-recovery-mounts pyvorin-recovery-status"
+
+SYSTEMD_PACKAGES = "pyvorin-recovery-mark-good pyvorin-recovery-mounts pyvorin-recovery-status"
+SYSTEMD_SERVICE:pyvorin-recovery-mark-good = "pyvorin-recovery-mark-good.service"
+SYSTEMD_SERVICE:pyvorin-recovery-mounts = "var-lib-pyvorin.mount var-lib-pyvorin\x2drecovery.mount"
+SYSTEMD_SERVICE:pyvorin-recovery-status = "pyvorin-recovery-status.service"
+
+FILES:pyvorin-recovery-mounts += "${localstatedir}/lib/pyvorin ${localstatedir}/lib/pyvorin-recovery"
+FILES:pyvorin-recovery-agent += "${systemd_system_unitdir}/*.service.d"
+# What systemd.bbclass adds to the other packages are the units named above.
+
+RDEPENDS:pyvorin-recovery-mark-good = "pyvorin-recovery pyvorin-recovery-conf"
+RDEPENDS:pyvorin-recovery-status = "pyvorin-recovery"

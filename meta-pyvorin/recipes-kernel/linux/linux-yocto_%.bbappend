@@ -1,0 +1,1 @@
+require ${@bb.utils.contains('DISTRO_FEATURES', 'pyvorin-recovery', 'linux-yocto-pyvorin.inc', '', d)}
