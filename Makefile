@@ -1,11 +1,13 @@
 # Everything a fresh Debian machine with git and rustup needs to be asked for. `make help` lists it.
 .POSIX:
 .SUFFIXES:
-.PHONY: help demo test bench image setup build clean
+.PHONY: help demo test test-full test-layers bench image setup build clean
 
 help:
 	@echo 'make demo    boot a gateway whose WAL was destroyed; see what SQLite keeps and what comes back'
 	@echo 'make test    everything: format, lints, tests, static builds, sizes, scripts, boots in QEMU'
+	@echo 'make test-layers  only what checks meta-pyvorin, buildroot-ext and initramfs (part of make test)'
+	@echo 'make test-full    also a Debian root with initramfs-tools and with dracut, booted (as root, some minutes)'
 	@echo 'make bench   boot time against database size; a thousand disaster drills'
 	@echo 'make image   a bootable disk image and initramfs for arm64 under target/image/'
 	@echo 'make setup   install what is missing (as root), or say what is missing'
@@ -24,6 +26,14 @@ demo: build
 
 test:
 	@sh tests/all.sh
+
+test-layers: build
+	@sh tests/layers/scripts.sh
+	@sh tests/layers/quick.sh
+
+test-full: test
+	@sh tests/setup.sh full
+	@nice python3 tests/layers/debian.py
 
 bench: build
 	@python3 tests/qemu/bench.py

@@ -15,19 +15,15 @@ phase() { # name, command...
     echo "=== $name: $(($(date +%s) - from)) s"
 }
 
-scripts() {
-    git ls-files -z --cached --others --exclude-standard -- '*.sh' initramfs/build .ci/run |
-        xargs -0 shellcheck
-}
-
 phase 'setup' sh tests/setup.sh
 phase 'downloads' sh tests/qemu/fetch.sh
-phase 'scripts' scripts
+phase 'scripts' sh tests/layers/scripts.sh
 phase 'format' cargo fmt --check
 phase 'lints' nice cargo clippy -q --all-targets -- -D warnings
 phase 'tests' nice cargo test
 phase 'static builds' sh tests/build.sh
 phase 'sizes' sh tests/size.sh
+phase 'layers' sh tests/layers/quick.sh
 # Last, and it prints the total, so that the count of passed and failed boots is the last line of all.
 echo '=== boots in QEMU'
 exec nice python3 tests/qemu/run.py --begun "$begun"

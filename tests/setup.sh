@@ -6,6 +6,9 @@ set -eu
 top=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 PATH=$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin
 venv=$top/.cache/zig
+layers=$top/.cache/layers/venv
+full=no
+[ "${1:-}" != full ] || full=yes
 zig=ziglang==0.17.1
 zigbuild=cargo-zigbuild==0.24.0
 triples='x86_64-unknown-linux-musl aarch64-unknown-linux-musl'
@@ -16,7 +19,12 @@ needs() {
     cat <<TEXT
 qemu-system-aarch64:qemu-system-arm
 qemu-system-x86_64:qemu-system-x86
-musl-gcc:musl-tools sfdisk:fdisk mke2fs:e2fsprogs debugfs:e2fsprogs mformat:mtools shellcheck:shellcheck zstd:zstd xz:xz-utils modprobe:kmod cc:gcc readelf:binutils make:make git:git
+musl-gcc:musl-tools sfdisk:fdisk mke2fs:e2fsprogs debugfs:e2fsprogs mformat:mtools shellcheck:shellcheck zstd:zstd xz:xz-utils modprobe:kmod cc:gcc readelf:binutils make:make git:git sqlite3:sqlite3 systemd-analyze:systemd busybox:busybox cpio:cpio fakeroot:fakeroot
+TEXT
+    # What only make test-full uses.
+    [ "$full" = yes ] || return 0
+    cat <<TEXT
+mmdebstrap:mmdebstrap genimage:genimage mkfs.vfat:dosfstools
 TEXT
 }
 
@@ -26,10 +34,10 @@ missing_in() { # the words of one line
     done | tr ' ' '\n' | sort -u | tr '\n' ' '
 }
 
-python_packages() {
-    python3 -c 'import sqlite3, sys; sys.exit(sys.version_info < (3, 10))' 2> /dev/null || printf 'python3 '
+python_packages() { # the venv of either check
+    python3 -c 'import sqlite3, sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || printf 'python3 '
     # Without ensurepip, python3 -m venv makes a directory that has no pip.
-    [ -x "$venv/bin/cargo-zigbuild" ] || python3 -c 'import ensurepip' 2> /dev/null || printf 'python3-venv '
+    { [ -x "$venv/bin/cargo-zigbuild" ] && [ -x "$layers/bin/pip" ]; } || python3 -c 'import ensurepip' 2> /dev/null || printf 'python3-venv '
 }
 
 packages() {
@@ -90,4 +98,12 @@ if [ "$("$venv/bin/pip" list --format freeze 2> /dev/null | grep -cE "^($zig|$zi
     rm -rf "$venv"
     python3 -m venv "$venv"
     "$venv/bin/pip" -q --disable-pip-version-check install "$zig" "$zigbuild"
+fi
+
+# The linter of the Yocto layer, of PyPI.
+if [ "$("$layers/bin/pip" list --format freeze 2> /dev/null | grep -cFxf "$top/tests/layers/requirements.txt")" -ne 1 ]; then
+    echo 'setup: the checks of the layers into .cache/layers'
+    rm -rf "$layers"
+    python3 -m venv "$layers"
+    "$layers/bin/pip" -q --disable-pip-version-check install -r "$top/tests/layers/requirements.txt"
 fi

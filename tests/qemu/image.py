@@ -38,10 +38,10 @@ def fixed_uuid(*parts):
 class Layout:
     """Where each partition lies, in bytes."""
 
-    def __init__(self, data_mib=SIZES["data"], without=()):
+    def __init__(self, data_mib=SIZES["data"], without=(), sizes=None):
         self.parts = {}
         offset = MIB
-        for name, size in SIZES.items():
+        for name, size in (sizes or SIZES).items():
             size = (data_mib if name == "data" else size) * MIB
             if name not in without:
                 self.parts[name] = (offset, size)

@@ -61,20 +61,20 @@ class Boot:
             return None
 
 
-def command(arch, kernel, initramfs, disk, words, throttle):
+def command(arch, kernel, initramfs, disk, words, throttle, memory=256):
     start, console, _ = MACHINES[arch]
     # In QEMU's option syntax a comma ends a value unless doubled.
     drive = f"file={str(disk).replace(',', ',,')},format=raw,if=none,id=disk"
     if throttle:
         drive += f",throttling.iops-write={throttle}"
     return start + [
-        "-m", "256", "-kernel", str(kernel), "-initrd", str(initramfs),
+        "-m", str(memory), "-kernel", str(kernel), "-initrd", str(initramfs),
         "-append", " ".join([f"console={console}", "panic=-1", "quiet", *words]),
         "-drive", drive, "-device", "virtio-blk-pci,drive=disk",
         "-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot"]
 
 
-def boot(arch, kernel, initramfs, disk, words=(), limit=None, until=None, cut=None, throttle=None):
+def boot(arch, kernel, initramfs, disk, words=(), limit=None, until=None, cut=None, throttle=None, memory=256):
     """Boots until power-off, reset, the time limit, a line matching `until`, or a power cut.
 
     `cut` is (pattern, seconds): the machine is killed that long after the first line that matches.
@@ -82,7 +82,7 @@ def boot(arch, kernel, initramfs, disk, words=(), limit=None, until=None, cut=No
     result = Boot()
     limit = limit or MACHINES[arch][2]
     process = subprocess.Popen(
-        command(arch, kernel, initramfs, disk, words, throttle), stdin=subprocess.DEVNULL,
+        command(arch, kernel, initramfs, disk, words, throttle, memory), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     started = time.monotonic()
     deadline, on_deadline = started + limit, "timeout"
