@@ -6,8 +6,8 @@
 help:
 	@echo 'make demo    boot a gateway whose WAL was destroyed; see what SQLite keeps and what comes back'
 	@echo 'make test    everything: format, lints, tests, static builds, sizes, scripts, boots in QEMU'
-	@echo 'make test-layers  only what checks meta-pyvorin, buildroot-ext and initramfs (part of make test)'
-	@echo 'make test-full    also a Debian root with initramfs-tools and with dracut, booted (as root, some minutes)'
+	@echo 'make test-layers  what checks meta-pyvorin, buildroot-ext and initramfs (part of make test)'
+	@echo 'make test-full  also a Debian root with initramfs-tools and with dracut, booted (as root, some minutes)'
 	@echo 'make bench   boot time against database size; a thousand disaster drills'
 	@echo 'make image   a bootable disk image and initramfs for arm64 under target/image/'
 	@echo 'make setup   install what is missing (as root), or say what is missing'
