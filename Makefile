@@ -1,7 +1,7 @@
 # Everything a fresh Debian machine with git and rustup needs to be asked for. `make help` lists it.
 .POSIX:
 .SUFFIXES:
-.PHONY: help demo test test-full test-layers bench image setup build clean
+.PHONY: help demo test test-full test-layers bench image setup build fuzz clean
 
 help:
 	@echo 'make demo    boot a gateway whose WAL was destroyed; see what SQLite keeps and what comes back'
@@ -10,6 +10,7 @@ help:
 	@echo 'make test-full  also a Debian root with initramfs-tools and with dracut, booted (as root, some minutes)'
 	@echo 'make bench   boot time against database size; a thousand disaster drills'
 	@echo 'make image   a bootable disk image and initramfs for arm64 under target/image/'
+	@echo 'make fuzz    TARGET=wal SECONDS=60: libFuzzer on one reader of outside bytes (tests/fuzz); stable Rust is enough'
 	@echo 'make setup   install what is missing (as root), or say what is missing'
 	@echo 'make build   the static binaries for both architectures'
 	@echo 'make clean   remove what was built (.cache/, with the downloads, stays)'
@@ -41,6 +42,9 @@ bench: build
 
 image: build
 	@python3 tests/qemu/make_image.py target/image
+
+fuzz:
+	@sh tests/fuzz/run.sh "$(TARGET)" "$(SECONDS)"
 
 clean:
 	rm -rf target

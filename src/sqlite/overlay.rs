@@ -54,7 +54,7 @@ pub struct Overlay<'a> {
     images: BTreeMap<u32, u32>,
     /// Page size in bytes.
     pub page_size: u32,
-    /// Size of the result in pages.
+    /// Size of the result in pages; what a commit claims beyond that is in neither file.
     pub pages: u32,
 }
 
@@ -73,7 +73,12 @@ impl<'a> Overlay<'a> {
             let pages = u32::try_from(pages).unwrap_or(u32::MAX);
             return Self { db, wal: Some(wal), images: BTreeMap::new(), page_size, pages };
         }
-        Self { db, wal: Some(wal), images: fold.images(scan), page_size: fold.page_size, pages: fold.pages }
+        // A log may claim any size and any page number. More pages than both files hold (and the one that neither ever
+        // does) cannot be read, and must not be counted or allocated for.
+        let images = fold.images(scan);
+        let held = db.map_or(0, |d| d.size().div_ceil(u64::from(fold.page_size.max(1))));
+        let most = u32::try_from(held.saturating_add(images.len() as u64 + 1)).unwrap_or(u32::MAX);
+        Self { db, wal: Some(wal), images, page_size: fold.page_size, pages: fold.pages.min(most) }
     }
 
     /// Page `number` (1-based), `None` beyond the end or where the file is short.
