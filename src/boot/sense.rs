@@ -281,7 +281,7 @@ fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bo
         }
     }
     let db = file.as_deref().filter(|f| f.size() > 0);
-    side_files(look, location, db, &mut d);
+    let scan = side_files(look, location, db, &mut d);
     let wants_full = match (&d.wal, request.scope) {
         (_, Some(scope)) => scope == Scope::Full,
         (WalEvidence::Present(facts), None) => !clean || facts.trouble.is_some() || facts.missing_pages > 0,
@@ -289,7 +289,7 @@ fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bo
         (WalEvidence::Absent | WalEvidence::Empty, None) => !clean,
     };
     d.scope = if wants_full { Scope::Full } else { Scope::Quick };
-    match structure(look, location, db, &d, request) {
+    match structure(look, location, db, &d, scan.as_ref(), request) {
         Ok(structure) => d.structure = structure,
         Err(e) if matches!(d.file, FileFact::Present(_)) => d.file = FileFact::Unreadable(e.to_string()),
         Err(_) => {}
@@ -298,7 +298,8 @@ fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bo
     d
 }
 
-fn side_files(look: &dyn Look, location: &Path, db: Option<&dyn ReadAt>, d: &mut DatabaseEvidence) {
+/// Looks at everything beside the database; gives the frames of the log where it could be read.
+fn side_files(look: &dyn Look, location: &Path, db: Option<&dyn ReadAt>, d: &mut DatabaseEvidence) -> Option<WalScan> {
     d.hot_journal =
         matches!(look.stat(&side(location, "-journal")), Ok(Some(s)) if s.kind == FileKind::File && s.len > 512);
     let shm = side(location, "-shm");
@@ -312,15 +313,19 @@ fn side_files(look: &dyn Look, location: &Path, db: Option<&dyn ReadAt>, d: &mut
     let hint = if let ShmState::Valid(hint) = &d.shm { Some(hint) } else { None };
     let (page_size, reserved) = geometry(d.header.as_ref());
     let log = side(location, "-wal");
-    d.wal = match look.stat(&log) {
-        Ok(None) => WalEvidence::Absent,
-        Ok(Some(s)) if s.kind == FileKind::File => look
-            .open(&log)
-            .and_then(|f| observe::wal(&*f, db, page_size, reserved, hint))
-            .unwrap_or_else(|e| WalEvidence::Unreadable(e.to_string())),
-        Ok(Some(_)) => WalEvidence::Unreadable("it is not a regular file".to_string()),
-        Err(e) => WalEvidence::Unreadable(e.to_string()),
+    let (found, scan) = match look.stat(&log) {
+        Ok(None) => (WalEvidence::Absent, None),
+        Ok(Some(s)) if s.kind == FileKind::File => {
+            match look.open(&log).and_then(|f| observe::wal(&*f, db, page_size, reserved, hint)) {
+                Ok((found, scan)) => (found, Some(scan)),
+                Err(e) => (WalEvidence::Unreadable(e.to_string()), None),
+            }
+        }
+        Ok(Some(_)) => (WalEvidence::Unreadable("it is not a regular file".to_string()), None),
+        Err(e) => (WalEvidence::Unreadable(e.to_string()), None),
     };
+    d.wal = found;
+    scan
 }
 
 fn geometry(header: Option<&Result<Header, HeaderFault>>) -> (Option<u32>, u8) {
@@ -336,18 +341,15 @@ fn structure(
     location: &Path,
     db: Option<&dyn ReadAt>,
     d: &DatabaseEvidence,
+    scan: Option<&WalScan>,
     request: &Request<'_>,
 ) -> io::Result<Option<Structure>> {
     let deadline = request.budget_ms.map(|ms| look.uptime_ms().saturating_add(ms));
     let mut may_go_on = || deadline.is_none_or(|end| look.uptime_ms() < end);
-    if let WalEvidence::Present(facts) = &d.wal
+    if let (WalEvidence::Present(facts), Some(scan)) = (&d.wal, scan)
         && facts.committed > 0
     {
         let log = look.open(&side(location, "-wal"))?;
-        let scan = match &facts.trouble {
-            Some(trouble) => trouble.scan.clone(),
-            None => rescan(&*log, facts.page_size)?,
-        };
         let fold = Fold {
             page_size: facts.page_size,
             frames: vec![(1, facts.committed)],
@@ -355,7 +357,7 @@ fn structure(
             pages: facts.commit_pages,
             sum: facts.commit_sum,
         };
-        let source = Overlay::folded(db, &*log, &scan, &fold);
+        let source = Overlay::folded(db, &*log, scan, &fold);
         return check::check(&source, d.scope, &mut may_go_on).map(Some);
     }
     let Some(db) = db else { return Ok(None) };
@@ -364,10 +366,6 @@ fn structure(
         _ => 4096,
     };
     check::check(&Overlay::alone(db, page_size), d.scope, &mut may_go_on).map(Some)
-}
-
-fn rescan(log: &dyn ReadAt, page_size: u32) -> io::Result<WalScan> {
-    crate::sqlite::wal::scan(log, Some(page_size))
 }
 
 /// Names of the operations kept in quarantine.

@@ -82,16 +82,17 @@ pub enum ShmState {
 }
 
 /// Observes a log. `db` is the database file where it can be read, `page_size` and `reserved` come from its header.
+/// The scan comes along, so that whoever lays the frames over the database does not read the log a second time.
 pub fn wal(
     wal: &dyn ReadAt,
     db: Option<&dyn ReadAt>,
     page_size: Option<u32>,
     reserved: u8,
     shm: Option<&ShmHint>,
-) -> io::Result<WalEvidence> {
+) -> io::Result<(WalEvidence, WalScan)> {
     let scan = wal::scan(wal, page_size)?;
     if scan.is_empty() {
-        return Ok(WalEvidence::Empty);
+        return Ok((WalEvidence::Empty, scan));
     }
     let prefix = scan.prefix();
     let (committed, commit_pages) = scan.last_commit(prefix);
@@ -113,8 +114,8 @@ pub fn wal(
         missing_pages: missing(&scan, committed, commit_pages, held),
         trouble: None,
     };
-    facts.trouble = trouble.map(|generation| Trouble { scan, generation });
-    Ok(WalEvidence::Present(Box::new(facts)))
+    facts.trouble = trouble.map(|generation| Trouble { scan: scan.clone(), generation });
+    Ok((WalEvidence::Present(Box::new(facts)), scan))
 }
 
 fn tail(scan: &WalScan, prefix: u32, live: Option<[u32; 2]>) -> LogTail {
