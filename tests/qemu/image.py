@@ -65,6 +65,12 @@ def make_ext4(disk, layout, name, tree):
         "-d", tree, disk, f"{size // 1024}k")
 
 
+def empty(disk, layout, name):
+    """The partition as it was before its first boot."""
+    with tempfile.TemporaryDirectory() as tree:
+        make_ext4(disk, layout, name, tree)
+
+
 def make_fat(disk, layout, name):
     offset, size = layout.parts[name]
     run("mformat", "-i", f"{disk}@@{offset}", "-T", size // 512, "-N", "50595600", "-v", name.upper(), "::")
@@ -107,9 +113,7 @@ def base(cache, arch, binary, userland, config, broken=(), data_mib=SIZES["data"
             tree = scratch / slot
             root_tree(tree, slot, binary, None if slot in broken else userland, config)
             make_ext4(disk, layout, f"root-{slot.lower()}", tree)
-        empty = scratch / "empty"
-        empty.mkdir()
-        make_ext4(disk, layout, "state", empty)
+        empty(disk, layout, "state")
         disk.rename(path)
     return path
 
