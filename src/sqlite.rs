@@ -10,6 +10,7 @@
 
 pub mod bytes;
 pub mod check;
+pub mod collate;
 mod continuity;
 mod exact;
 pub mod header;

@@ -1,26 +1,40 @@
 //! Structure of a database as seen through an [`Overlay`]: findings, never a stop at the first.
 //!
 //! *Quick* reads the header, the schema, every root page and the freelist head: milliseconds whatever the size.
-//! *Full* walks every tree, overflow chain and the freelist and accounts for every page. Comparing tables with their
-//! indexes, and whatever needs SQL, is left to the engine on a staged copy.
+//! *Full* reads the whole file once, in order ([`pass`]), and accounts for every page and every byte of every b-tree page;
+//! it checks records, key order, uniqueness, NOT NULL and types, and compares every index with its table by keyed sums.
+//! What needs SQL (CHECK constraints, expressions, collations that an application defines, virtual tables) is named in
+//! [`Coverage`] and left to the engine on a copy.
+
+mod accounts;
+mod collect;
+mod compare;
+mod entries;
+mod keys;
+mod leaves;
+mod lists;
+mod objects;
+mod pages;
+pub(super) mod pass;
+mod rows;
+mod sums;
+mod walk;
 
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
+pub use sums::SumKey;
+
 use super::bytes::be32;
 use super::header::{self, Header};
-use super::judge::{Finding, Level};
-use super::overlay::{Overlay, lock_byte_page};
-use super::page::{Cell, Page, PageKind};
-use super::record::{Value, values};
-
-/// Findings collected at most: a destroyed file would list every page.
-const MAX_FINDINGS: usize = 64;
-/// Deepest b-tree walked; SQLite's own limit.
-const MAX_DEPTH: u32 = 20;
-/// Longest schema statement read.
-const MAX_SQL: u64 = 1 << 20;
+use super::overlay::Overlay;
+use super::verdict::{Finding, Level};
+use collect::About;
+use objects::TreeSpec;
+use pages::{Geometry, Tree};
+use pass::{Env, Pass};
+use sums::Keyed;
 
 /// How far a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,13 +95,31 @@ pub struct DamagedObject {
 /// Damaged pages kept per object.
 pub const MAX_DAMAGED_PAGES: usize = 4096;
 
-/// Who looked at which part of a database.
+/// Something that needs the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegated {
+    /// The object.
+    pub object: String,
+    /// The table to have checked for it; `None`: the texts of the schema alone are in question, no copy is needed.
+    pub table: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Who looks at which part of a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
-    /// Objects (tables and indexes by name, and "pages") checked in full from the bytes.
+    /// Tables and indexes checked in full from the bytes.
     pub natively: Vec<String>,
-    /// Objects, with the reason behind a colon, that need the engine on a copy.
-    pub for_engine: Vec<String>,
+    /// What needs the engine on a copy. An object may be in both lists: then only what the reason names is left.
+    pub for_engine: Vec<Delegated>,
+}
+
+impl Coverage {
+    pub(crate) fn delegate(&mut self, object: &str, table: Option<&str>, reason: &str) {
+        let (object, table, reason) = (object.to_string(), table.map(str::to_string), reason.to_string());
+        self.for_engine.push(Delegated { object, table, reason });
+    }
 }
 
 /// What a check found.
@@ -120,18 +152,20 @@ impl Structure {
     }
 }
 
-struct Walk<'a, 'b> {
-    source: &'a Overlay<'b>,
-    usable: u32,
-    seen: Vec<u8>,
-    findings: Vec<Finding>,
-    may_go_on: &'a mut dyn FnMut() -> bool,
-    out_of_time: bool,
-    reads: u32,
+/// Checks a database with a key that is the same for every run: for tests and for files nobody made to deceive us.
+/// `may_go_on` is asked now and then during a full check.
+pub fn check(source: &Overlay<'_>, scope: Scope, may_go_on: &mut dyn FnMut() -> bool) -> io::Result<Structure> {
+    check_keyed(source, scope, SumKey([0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344]), &mut |_, _| may_go_on())
 }
 
-/// Checks a database. `may_go_on` is asked now and then during a full check.
-pub fn check(source: &Overlay<'_>, scope: Scope, may_go_on: &mut dyn FnMut() -> bool) -> io::Result<Structure> {
+/// Checks a database. `key` is the secret of this run for the sums. `may_go_on` is told how many pages of how many were
+/// read in order (0 before that) and ends the check early by answering false.
+pub fn check_keyed(
+    source: &Overlay<'_>,
+    scope: Scope,
+    key: SumKey,
+    may_go_on: &mut dyn FnMut(u32, u32) -> bool,
+) -> io::Result<Structure> {
     let mut result = Structure {
         scope,
         header: None,
@@ -142,313 +176,123 @@ pub fn check(source: &Overlay<'_>, scope: Scope, may_go_on: &mut dyn FnMut() -> 
         coverage: Coverage::default(),
         out_of_time: false,
     };
+    let whole = |result: &mut Structure, code: &str, text: String| {
+        result.findings.push(Finding::new(Level::Error, code, text).at_page(1));
+        result.damaged.push(DamagedObject { name: String::new(), kind: ObjectKind::Schema, pages: vec![1] });
+    };
     let first = source.page(1)?;
     let header = match first.as_deref().map(header::parse) {
         Some(Ok(header)) => header,
         Some(Err(fault)) => {
             let text = format!("{}; this is not, or no longer, a SQLite database", fault.describe());
-            result.findings.push(Finding::new(Level::Error, "header-damaged", text).at_page(1));
+            whole(&mut result, "header-damaged", text);
             return Ok(result);
         }
         None => {
-            let text = "the file is shorter than one page";
-            result.findings.push(Finding::new(Level::Error, "file-short", text).at_page(1));
+            whole(&mut result, "file-short", "the file is shorter than one page".to_string());
             return Ok(result);
         }
     };
+    result.header = Some(header.clone());
     if header.page_size != source.page_size {
         let text =
             format!("the header says {} bytes a page, the file is cut by {}", header.page_size, source.page_size);
-        result.findings.push(Finding::new(Level::Error, "page-size-mismatch", text).at_page(1));
-        result.header = Some(header);
+        whole(&mut result, "page-size-mismatch", text);
         return Ok(result);
     }
-    let mut walk = Walk {
-        source,
-        usable: header.page_size - u32::from(header.reserved),
-        seen: vec![0; usize::try_from(source.pages / 8 + 1).unwrap_or(0)],
-        findings: Vec::new(),
-        may_go_on,
-        out_of_time: false,
-        reads: 0,
-    };
-    if header.valid_for == header.change_counter && header.pages > source.pages {
+    // As the engine counts: the header's word where it is valid, else the size of the file.
+    let counted = header.pages != 0 && header.valid_for == header.change_counter;
+    let pages = if counted { header.pages.min(source.pages) } else { source.pages };
+    if counted && header.pages > source.pages {
         let text = format!("the header counts {} pages, the file holds {}", header.pages, source.pages);
-        walk.error("file-truncated", 1, text);
+        whole(&mut result, "file-truncated", text);
     }
-    let mut schema = Vec::new();
-    walk.tree(1, true, &mut |_, cell| schema.extend(schema_entry(source, cell, header.encoding)))?;
-    result.schema = schema;
-    for entry in &mut result.schema {
-        if entry.root == 0 {
-            continue;
+    let geometry = Geometry::new(header.page_size - u32::from(header.reserved));
+    let schema = entries::read(source, &geometry, header.encoding, &mut || may_go_on(0, pages))?;
+    let (trees, coverage) = objects::plan(&schema.entries, header.schema_format);
+    result.schema = schema.entries;
+    let env = Env { source, header: &header, geometry, trees, keyed: Keyed::new(key) };
+    let mut pass = Pass::new(&env, pages, may_go_on);
+    for (page, fault) in schema.faults {
+        pass.found.error(About::Other(ObjectKind::Schema), "schema-damaged", page, || fault);
+    }
+    match scope {
+        Scope::Quick => pass.quick()?,
+        Scope::Full => pass.full()?,
+    }
+    if scope == Scope::Full && !pass.out_of_time {
+        for (tree, spec) in env.trees.iter().enumerate() {
+            if let Some(entry) = spec.entry.and_then(|i| result.schema.get_mut(i)) {
+                entry.entries = pass.counts.get(tree).copied();
+            }
         }
-        let rowid_table = entry.kind == "table" && !without_rowid(&entry.sql);
-        if scope == Scope::Full {
-            let mut count = 0;
-            let counts_interior = !rowid_table;
-            walk.tree(entry.root, rowid_table, &mut |kind, _| {
-                count += u64::from(kind.is_leaf() || counts_interior);
-            })?;
-            entry.entries = (!walk.out_of_time).then_some(count);
-        } else {
-            walk.root(entry.root, rowid_table, &entry.name)?;
-        }
+        result.coverage = covered(coverage, &env.trees, &pass);
     }
-    walk.freelist(&header, scope)?;
-    if scope == Scope::Full && !walk.out_of_time {
-        walk.unused(&header);
-    }
-    result.out_of_time = walk.out_of_time;
-    result.findings.append(&mut walk.findings);
-    result.header = Some(header);
+    result.out_of_time = pass.out_of_time;
+    let found = std::mem::take(&mut pass.found);
+    let (mut findings, mut damaged) = found.end(&env.trees);
+    result.findings.append(&mut findings);
+    result.damaged.append(&mut damaged);
     Ok(result)
 }
 
-fn without_rowid(sql: &str) -> bool {
-    let tail: String = sql.rsplit(')').next().unwrap_or("").split_whitespace().collect::<Vec<_>>().join(" ");
-    tail.to_ascii_uppercase().contains("WITHOUT ROWID")
+/// The coverage as planned, less what turned out on the way to need the engine.
+fn covered(mut coverage: Coverage, trees: &[TreeSpec], pass: &Pass<'_, '_>) -> Coverage {
+    for (tree, why) in &pass.skipped {
+        let Some(spec) = trees.get(*tree) else { continue };
+        coverage.natively.retain(|n| *n != spec.name);
+        let table = spec.table.and_then(|t| trees.get(t)).unwrap_or(spec);
+        coverage.delegate(&spec.name, Some(&table.name), why);
+    }
+    coverage
 }
 
-fn schema_entry(source: &Overlay<'_>, cell: &Cell<'_>, encoding: u32) -> Option<SchemaEntry> {
-    let payload = payload(source, cell)?;
-    let columns = values(&payload)?;
-    let text = |i: usize| match columns.get(i) {
-        Some(Value::Text(t)) => decode(t, encoding),
-        _ => String::new(),
-    };
-    let root = match columns.get(3) {
-        Some(Value::Integer(n)) => u32::try_from(*n).unwrap_or(u32::MAX),
-        _ => 0,
-    };
-    Some(SchemaEntry { kind: text(0), name: text(1), table: text(2), root, sql: text(4), entries: None })
-}
-
-/// The whole payload of a cell, overflow included; `None` when the chain is broken or unreasonably long.
-fn payload(source: &Overlay<'_>, cell: &Cell<'_>) -> Option<Vec<u8>> {
-    if cell.payload_len > MAX_SQL {
-        return None;
-    }
-    let whole = usize::try_from(cell.payload_len).ok()?;
-    let mut bytes = cell.local.to_vec();
-    let mut next = cell.overflow.unwrap_or(0);
-    let mut hops = 0;
-    while bytes.len() < whole && next != 0 && hops <= source.pages {
-        let page = source.page(next).ok()??;
-        let take = (whole - bytes.len()).min(page.len().saturating_sub(4));
-        bytes.extend_from_slice(page.get(4..4 + take)?);
-        next = be32(&page, 0);
-        hops += 1;
-    }
-    (bytes.len() == whole).then_some(bytes)
-}
-
-fn decode(bytes: &[u8], encoding: u32) -> String {
-    let units = |f: fn([u8; 2]) -> u16| -> Vec<u16> {
-        bytes.chunks_exact(2).map(|c| if let [a, b] = *c { f([a, b]) } else { 0 }).collect()
-    };
-    match encoding {
-        2 => String::from_utf16_lossy(&units(u16::from_le_bytes)),
-        3 => String::from_utf16_lossy(&units(u16::from_be_bytes)),
-        _ => String::from_utf8_lossy(bytes).into_owned(),
-    }
-}
-
-impl Walk<'_, '_> {
-    fn error(&mut self, code: &str, page: u32, text: impl Into<String>) {
-        if self.findings.len() < MAX_FINDINGS {
-            self.findings.push(Finding::new(Level::Error, code, text).at_page(page));
+impl Pass<'_, '_> {
+    /// Every page.
+    fn full(&mut self) -> io::Result<()> {
+        self.fixed();
+        self.freelist()?;
+        for tree in 0..self.env.trees.len() {
+            self.walk(tree)?;
         }
-    }
-
-    /// Marks a page as used; false when it was used before or does not exist.
-    fn claim(&mut self, page: u32, by: &str) -> bool {
-        if page == 0 || page > self.source.pages {
-            self.error("page-out-of-range", page, format!("{by} points to page {page} of {}", self.source.pages));
-            return false;
-        }
-        let (at, bit) = (usize::try_from(page / 8).unwrap_or(usize::MAX), 1_u8 << (page % 8));
-        let Some(byte) = self.seen.get_mut(at) else { return false };
-        if *byte & bit != 0 {
-            self.error("page-used-twice", page, format!("page {page} is used twice, the second time by {by}"));
-            return false;
-        }
-        *byte |= bit;
-        true
-    }
-
-    fn read(&mut self, page: u32) -> io::Result<Option<Vec<u8>>> {
-        self.reads += 1;
-        if self.reads.is_multiple_of(256) && !(self.may_go_on)() {
-            self.out_of_time = true;
-        }
-        if self.out_of_time { Ok(None) } else { self.source.page(page) }
-    }
-
-    /// The root page alone: right kind, well-formed.
-    fn root(&mut self, root: u32, table: bool, name: &str) -> io::Result<()> {
-        if !self.claim(root, name) {
+        self.stream()?;
+        if self.out_of_time {
             return Ok(());
         }
-        let image = self.read(root)?.unwrap_or_default();
-        let ok = Page::parse(&image, root, self.usable).is_some_and(|p| p.kind.is_table() == table);
-        if !ok {
-            self.error("root-page-damaged", root, format!("the root page of {name} is not a b-tree page of its kind"));
-        }
+        self.walk_chains();
+        self.pointer_maps()?;
+        self.compare()?;
+        self.unused();
+        self.text_notes();
         Ok(())
     }
 
-    /// Walks one tree without recursion: (page, depth, rowid bounds).
-    fn tree(&mut self, root: u32, table: bool, visit: &mut dyn FnMut(PageKind, &Cell<'_>)) -> io::Result<()> {
-        let mut leaf_depth = None;
-        // A page is claimed before it is put on the stack, which so never holds more than the file has pages.
-        let mut stack = Vec::new();
-        if self.claim(root, "a b-tree") {
-            stack.push((root, 0_u32, i64::MIN, i64::MAX));
-        }
-        while let Some((number, depth, low, high)) = stack.pop() {
-            let Some(image) = self.read(number)? else {
-                if !self.out_of_time {
-                    self.error("page-missing", number, format!("page {number} lies beyond the end of the file"));
-                }
-                continue;
-            };
-            let page = Page::parse(&image, number, self.usable).filter(|p| p.kind.is_table() == table);
-            let Some(page) = page else {
-                self.error("page-damaged", number, format!("page {number} is not a b-tree page of its kind"));
-                continue;
-            };
-            if depth > MAX_DEPTH {
-                self.error("tree-too-deep", number, format!("the tree at page {root} is deeper than {MAX_DEPTH}"));
+    /// Root pages and the freelist head alone.
+    fn quick(&mut self) -> io::Result<()> {
+        for (tree, spec) in self.env.trees.iter().enumerate() {
+            if self.out_of_time || !self.claim(About::Tree(tree), spec.root, accounts::Owner::Leaf(tree), &spec.name) {
                 continue;
             }
-            if page.kind.is_leaf() && *leaf_depth.get_or_insert(depth) != depth {
-                self.error("tree-uneven", number, format!("leaf {number} is not at the depth of the other leaves"));
+            let image = self.read(spec.root)?.unwrap_or_default();
+            let ok =
+                Tree::parse(&image, spec.root, &self.env.geometry).is_ok_and(|t| t.kind.is_table() == spec.by_rowid);
+            if !ok && !self.out_of_time {
+                self.error(tree, "root-page-damaged", spec.root, |name| {
+                    format!("the root page of {name} is not a b-tree page of its kind")
+                });
             }
-            self.cells(&page, number, depth, (low, high), &mut stack, visit)?;
         }
-        Ok(())
-    }
-
-    fn cells(
-        &mut self,
-        page: &Page<'_>,
-        number: u32,
-        depth: u32,
-        (low, high): (i64, i64),
-        stack: &mut Vec<(u32, u32, i64, i64)>,
-        visit: &mut dyn FnMut(PageKind, &Cell<'_>),
-    ) -> io::Result<()> {
-        let mut previous = low;
-        let mut extents: Vec<(usize, usize)> = Vec::with_capacity(page.cells);
-        for i in 0..page.cells {
-            let Some(cell) = page.cell(i) else {
-                self.error("cell-damaged", number, format!("cell {i} of page {number} leaves the page"));
-                continue;
-            };
-            extents.push((cell.at, cell.at + cell.raw.len().max(4)));
-            if let Some(id) = cell.rowid {
-                // Keys of an interior cell bound its left child from above, inclusively.
-                let ordered = if low == i64::MIN && i == 0 { true } else { id > previous };
-                if !ordered || id > high {
-                    self.error("rowid-out-of-order", number, format!("rowid {id} on page {number} is out of order"));
-                }
-                if let Some(child) = cell.left.filter(|c| self.claim(*c, "a b-tree")) {
-                    stack.push((child, depth + 1, previous, id));
-                }
-                previous = id;
-            } else if let Some(child) = cell.left.filter(|c| self.claim(*c, "a b-tree")) {
-                stack.push((child, depth + 1, i64::MIN, i64::MAX));
-            }
-            if let Some(first) = cell.overflow {
-                let spilled = cell.payload_len - u64::try_from(cell.local.len()).unwrap_or(0);
-                self.overflow(number, first, spilled)?;
-            }
-            visit(page.kind, &cell);
-        }
-        if let Some(right) = page.right().filter(|c| self.claim(*c, "a b-tree")) {
-            stack.push((right, depth + 1, previous, high));
-        }
-        extents.sort_unstable();
-        if extents.windows(2).any(|w| matches!(w, [a, b] if a.1 > b.0)) {
-            self.error("cells-overlap", number, format!("two cells of page {number} overlap"));
-        }
-        Ok(())
-    }
-
-    fn overflow(&mut self, owner: u32, first: u32, spilled: u64) -> io::Result<()> {
-        let per_page = u64::from(self.usable.saturating_sub(4)).max(1);
-        let mut left = spilled.div_ceil(per_page);
-        let mut next = first;
-        while left > 0 {
-            if !self.claim(next, "an overflow chain") {
-                return Ok(());
-            }
-            let Some(image) = self.read(next)? else {
-                if !self.out_of_time {
-                    self.error("page-missing", next, format!("overflow page {next} lies beyond the end of the file"));
-                }
-                return Ok(());
-            };
-            next = be32(&image, 0);
-            left -= 1;
-        }
-        if next != 0 {
-            self.error(
-                "overflow-too-long",
-                owner,
-                format!("an overflow chain of page {owner} does not end where its row does"),
-            );
-        }
-        Ok(())
-    }
-
-    fn freelist(&mut self, header: &Header, scope: Scope) -> io::Result<()> {
-        let mut trunk = header.freelist_head;
-        let mut counted = 0_u32;
-        while trunk != 0 {
-            if !self.claim(trunk, "the freelist") {
-                return Ok(());
-            }
-            let Some(image) = self.read(trunk)? else { return Ok(()) };
-            counted += 1;
+        let head = self.env.header.freelist_head;
+        let freelist = About::Other(ObjectKind::Freelist);
+        if head != 0 && self.claim(freelist, head, accounts::Owner::Trunk, "the freelist") {
+            let image = self.read(head)?.unwrap_or_default();
             let leaves = be32(&image, 4);
-            if leaves > self.usable / 4 - 2 {
-                self.error("freelist-damaged", trunk, format!("freelist trunk {trunk} claims {leaves} pages"));
-                return Ok(());
+            if leaves > u32::try_from(self.env.geometry.usable).unwrap_or(480) / 4 - 2 && !self.out_of_time {
+                self.found.error(freelist, "freelist-damaged", head, || {
+                    format!("freelist trunk {head} claims {leaves} pages")
+                });
             }
-            if scope == Scope::Quick {
-                return Ok(());
-            }
-            for i in 0..leaves {
-                let at = 8 + 4 * usize::try_from(i).unwrap_or(0);
-                counted += u32::from(self.claim(be32(&image, at), "the freelist"));
-            }
-            trunk = be32(&image, 0);
-        }
-        if scope == Scope::Full && !self.out_of_time && counted != header.freelist_count {
-            let text = format!("the freelist holds {counted} pages, the header counts {}", header.freelist_count);
-            self.error("freelist-count", 1, text);
         }
         Ok(())
-    }
-
-    /// Pages that nothing owns: lost space, and a sign of damage elsewhere, but no loss of rows by itself.
-    fn unused(&mut self, header: &Header) {
-        let lock = lock_byte_page(header.page_size);
-        let per_map = self.usable / 5 + 1;
-        let is_map = |p: u32| header.largest_root != 0 && p >= 2 && (p - 2).is_multiple_of(per_map);
-        let end = if header.valid_for == header.change_counter { header.pages } else { self.source.pages };
-        let used =
-            |p: u32| self.seen.get(usize::try_from(p / 8).unwrap_or(usize::MAX)).is_some_and(|b| b >> (p % 8) & 1 == 1);
-        let free: Vec<u32> = (1..=end).filter(|p| *p != lock && !is_map(*p) && !used(*p)).take(2).collect();
-        if let (Some(first), true) = (free.first(), self.sound_so_far()) {
-            let text = format!("page {first} and perhaps others are neither used nor free");
-            self.findings.push(Finding::new(Level::Error, "page-unused", text).at_page(*first));
-        }
-    }
-
-    fn sound_so_far(&self) -> bool {
-        self.findings.iter().all(|f| f.level != Level::Error)
     }
 }

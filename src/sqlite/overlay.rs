@@ -5,6 +5,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::pass::{There, read_full};
 use super::wal::{WalScan, image_offset};
 use super::{ReadAt, read_vec};
 
@@ -79,6 +80,30 @@ impl<'a> Overlay<'a> {
         let held = db.map_or(0, |d| d.size().div_ceil(u64::from(fold.page_size.max(1))));
         let most = u32::try_from(held.saturating_add(images.len() as u64 + 1)).unwrap_or(u32::MAX);
         Self { db, wal: Some(wal), images, page_size: fold.page_size, pages: fold.pages.min(most) }
+    }
+
+    /// Reads `count` pages from `first` on into `run` (at least that many pages long) with one read of the database, and
+    /// lays over them what the log holds. Says which of them are there.
+    pub(crate) fn read_run(&self, first: u32, count: u32, run: &mut [u8]) -> io::Result<There> {
+        let size = usize::try_from(self.page_size).unwrap_or(usize::MAX);
+        let n = usize::try_from(count).unwrap_or(0);
+        let offset = u64::from(first.saturating_sub(1)) * u64::from(self.page_size);
+        let have = match (self.db, run.get_mut(..size.saturating_mul(n))) {
+            (Some(db), Some(run)) => read_full(db, offset, run)?,
+            _ => 0,
+        };
+        let mut there: Vec<bool> = (0..n).map(|i| (i + 1) * size <= have).collect();
+        if let Some(wal) = self.wal {
+            for (page, frame) in self.images.range(first..first.saturating_add(count)) {
+                let at = usize::try_from(page - first).unwrap_or(usize::MAX);
+                let Some(place) = run.get_mut(at.saturating_mul(size)..).and_then(|r| r.get_mut(..size)) else { break };
+                let whole = read_full(wal, image_offset(self.page_size, *frame), place)? == size;
+                if let Some(t) = there.get_mut(at) {
+                    *t = whole;
+                }
+            }
+        }
+        Ok(There::new(first, there))
     }
 
     /// Page `number` (1-based), `None` beyond the end or where the file is short.

@@ -5,6 +5,7 @@
 pub mod crash;
 pub mod engine;
 pub mod injury;
+pub mod odd;
 pub mod page;
 pub mod rng;
 pub mod site;
