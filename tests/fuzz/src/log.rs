@@ -149,8 +149,7 @@ fn look(input: &Input, shm: &ShmState) -> LogVerdict {
     reads_are_bounded(&log, &db, 64, "looking at the log");
     let present = held.is_some();
     let pages = held.map_or(0, |d| d.len() / size.unwrap_or(4096) as usize);
-    let verdict =
-        judge(&found, shm, DbSize { present, pages: u32::try_from(pages).unwrap_or(0), page_size: size });
+    let verdict = judge(&found, shm, DbSize { present, pages: u32::try_from(pages).unwrap_or(0), page_size: size });
     promises(input, &found, &verdict);
     verdict
 }
@@ -192,7 +191,10 @@ fn promises(input: &Input, found: &WalEvidence, v: &LogVerdict) {
             assert!(numbers.windows(2).all(|w| w[0] < w[1]) && numbers.iter().all(|n| *n <= scan.len()));
             if fold.upto != 0 {
                 let last = scan.frame(fold.upto).unwrap();
-                assert!(last.commit != 0 && numbers.last() == Some(&fold.upto), "a fold ends at a commit that is in it");
+                assert!(
+                    last.commit != 0 && numbers.last() == Some(&fold.upto),
+                    "a fold ends at a commit that is in it"
+                );
             }
             let (log, db) = (Metered::new(&input.wal), Metered::new(input.db.as_deref().unwrap_or(&[])));
             let source = Overlay::folded(input.db.as_ref().map(|_| &db as _), &log, scan, fold);

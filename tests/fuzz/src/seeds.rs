@@ -1,5 +1,7 @@
 //! Inputs to begin with, made by the real engine: databases of many shapes, logs of killed writers, whole records.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use rusqlite::Connection;
 
 /// A database in memory, of pages of 512 bytes unless the SQL says otherwise.
@@ -32,7 +34,10 @@ pub fn databases() -> Vec<Vec<u8>> {
             "CREATE TABLE u(a TEXT UNIQUE COLLATE NOCASE, b TEXT COLLATE RTRIM, c INT); CREATE INDEX ub ON u(b DESC, c); {}",
             rows("u", "'Key'||i, 'x'||i||'  ', -i*i*i")
         ),
-        format!("CREATE TABLE p(a, b); CREATE INDEX pp ON p(a) WHERE b>3; CREATE INDEX pe ON p(a+b); {}", rows("p", "i, i%7")),
+        format!(
+            "CREATE TABLE p(a, b); CREATE INDEX pp ON p(a) WHERE b>3; CREATE INDEX pe ON p(a+b); {}",
+            rows("p", "i, i%7")
+        ),
         "CREATE TABLE v(a, b AS (a*2) STORED, c CHECK(c>0)); INSERT INTO v(a,c) VALUES(1,2),(3,4);
          CREATE VIEW vv AS SELECT a FROM v; CREATE TRIGGER vt AFTER INSERT ON v BEGIN SELECT 1; END"
             .to_owned(),
@@ -44,11 +49,15 @@ pub fn databases() -> Vec<Vec<u8>> {
 
 /// The files of a writer that was killed: database and log, pages of 512 bytes.
 fn killed(name: &str, autocheckpoint: u32, sql: &[String]) -> (Vec<u8>, Vec<u8>) {
-    let dir = std::env::temp_dir().join(format!("pyv-seeds-{}-{name}", std::process::id()));
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("pyv-seeds-{}-{n}-{name}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let path = dir.join("live.db");
     let conn = Connection::open(&path).unwrap();
-    let pragmas = format!("PRAGMA page_size=512; PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA cache_size=10; PRAGMA wal_autocheckpoint={autocheckpoint}");
+    let pragmas = format!(
+        "PRAGMA page_size=512; PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA cache_size=10; PRAGMA wal_autocheckpoint={autocheckpoint}"
+    );
     conn.execute_batch(&pragmas).unwrap();
     for statement in sql {
         conn.execute_batch(statement).unwrap();
@@ -59,8 +68,9 @@ fn killed(name: &str, autocheckpoint: u32, sql: &[String]) -> (Vec<u8>, Vec<u8>)
     files
 }
 
-fn logs() -> Vec<(Vec<u8>, Vec<u8>)> {
-    let table = "CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE INDEX i ON t(b)".to_owned();
+/// Database and log of killed writers, pages of 512 bytes.
+pub fn logs() -> Vec<(Vec<u8>, Vec<u8>)> {
+    let table = "CREATE TABLE t(a INTEGER PRIMARY KEY, b)".to_owned();
     let inserts: Vec<String> = (0..4).map(|i| format!("INSERT INTO t VALUES({i}, 'row {i}')")).collect();
     let one = |sql: &str| vec![table.clone(), sql.to_owned()];
     let mut all = vec![killed("append", 0, &[vec![table.clone()], inserts.clone()].concat())];
@@ -69,7 +79,11 @@ fn logs() -> Vec<(Vec<u8>, Vec<u8>)> {
     two.push("PRAGMA wal_checkpoint".into());
     two.push("UPDATE t SET b='new' WHERE a<3".into());
     all.push(killed("generations", 0, &two));
-    all.push(killed("spill", 0, &one(&format!("BEGIN; {FILL} t SELECT i, hex(zeroblob(i)) FROM n; UPDATE t SET b='x'"))));
+    all.push(killed(
+        "spill",
+        0,
+        &one(&format!("BEGIN; {FILL} t SELECT i, hex(zeroblob(i)) FROM n; UPDATE t SET b='x'")),
+    ));
     all.push(killed("large", 0, &one("INSERT INTO t VALUES(1, zeroblob(700)); DELETE FROM t")));
     all
 }
@@ -88,7 +102,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "records" => vec![INTENT.as_bytes().to_vec(), br#"{"repair:edge_store:0":1}"#.to_vec()],
         "config" => vec![CONFIG.as_bytes().to_vec()],
         "cmdline" => vec![
-            b"console=ttyS0 root=/dev/vda2 quiet pyvorin.slot=A pyvorin.recovery pyvorin.fault=sense:kill -- x".to_vec(),
+            b"console=ttyS0 root=/dev/vda2 quiet pyvorin.slot=A pyvorin.recovery pyvorin.fault=sense:kill -- x"
+                .to_vec(),
             br#"a="b c" pyvorin.hold pyvorin.off"#.to_vec(),
         ],
         "evidence" => evidence(),

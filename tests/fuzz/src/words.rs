@@ -117,7 +117,9 @@ pub fn evidence(data: &[u8]) {
         match step {
             Step::Preserve { database, .. } => preserved.push(database.clone()),
             Step::Build(build) => assert!(preserved.contains(&build.database), "built before it was preserved"),
-            Step::Install { database, .. } => assert!(preserved.contains(database), "installed before it was preserved"),
+            Step::Install { database, .. } => {
+                assert!(preserved.contains(database), "installed before it was preserved")
+            }
             _ => {}
         }
     }
