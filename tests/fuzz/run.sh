@@ -33,6 +33,7 @@ kept=$here/corpus/$target
 export FUZZ_TARGET="$target"
 limits=$(FUZZ_SEEDS="$work" "$program")
 # A stack of 1 MiB: recursion that follows the input does not get far.
+# shellcheck disable=SC3045 # not in POSIX, and in every sh of a Linux
 ulimit -s 1024
 exec nice -n 15 "$program" "$limits" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=512 \
     -artifact_prefix="$crashes/" -print_final_stats=1 "$@" "$work" "$kept"

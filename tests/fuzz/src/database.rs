@@ -31,7 +31,7 @@ pub fn examine(data: &[u8], scope: Scope) -> Structure {
 /// A whole file.
 pub fn file(data: &[u8]) {
     let full = examine(data, Scope::Full);
-    if data.len() % 16 == 0 {
+    if data.len().is_multiple_of(16) {
         assert_eq!(full, examine(data, Scope::Full), "the same bytes give the same verdict");
     }
     let quick = examine(data, Scope::Quick);

@@ -10,7 +10,8 @@ use pyvorin_recovery::sqlite::wal;
 
 use super::meter::Metered;
 
-#[allow(dead_code)]
+// In `tests/fuzz_short.rs` it is there a second time, as part of `support`.
+#[allow(dead_code, clippy::duplicate_mod)]
 #[path = "../../support/wal.rs"]
 mod independent;
 
@@ -131,7 +132,7 @@ pub fn wal(data: &[u8]) {
         None => ShmState::Absent,
     };
     let verdict = look(&input, &shm);
-    if data.len() % 16 == 0 {
+    if data.len().is_multiple_of(16) {
         assert_eq!(verdict, look(&input, &shm), "the same bytes give the same verdict");
     }
 }
@@ -144,7 +145,7 @@ fn look(input: &Input, shm: &ShmState) -> LogVerdict {
     let hint = if let ShmState::Valid(h) = shm { Some(h) } else { None };
     let size = head.as_ref().map(|h| h.page_size);
     let reserved = head.as_ref().map_or(0, |h| h.reserved);
-    let found =
+    let (found, _) =
         observe::wal(&log, held.map(|_| &db as &dyn pyvorin_recovery::sqlite::ReadAt), size, reserved, hint).unwrap();
     reads_are_bounded(&log, &db, 64, "looking at the log");
     let present = held.is_some();

@@ -219,7 +219,7 @@ fn evidence() -> Vec<Vec<u8>> {
         for cut in [0, 600] {
             let mut log = log.clone();
             log[..cut].fill(9);
-            let wal = observe::wal(&log, Some(&db), Some(512), 0, None).unwrap();
+            let (wal, _) = observe::wal(&log, Some(&db), Some(512), 0, None).unwrap();
             let structure = check::check(&Overlay::alone(&db, 512), Scope::Full, &mut || true).ok();
             let database = DatabaseEvidence {
                 name: "edge_store".into(),
