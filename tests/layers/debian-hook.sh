@@ -21,7 +21,11 @@ cp "$PARTS/config" "$root/boot/config-$release"
 sh "$TOP/initramfs/install" --for "$GENERATOR" --binary "$BINARY" --config "$CONFIG" --root "$root"
 case $GENERATOR in
     initramfs-tools) chroot "$root" mkinitramfs -o /boot/initrd.img "$release" ;;
-    dracut) chroot "$root" dracut --force --no-hostonly --kver "$release" /boot/initrd.img ;;
+    # Host-only, as on a gateway, where ext4 comes from our module alone; the disk of the virtual machine is not here.
+    dracut)
+        chroot "$root" dracut --quiet --force --hostonly --no-hostonly-cmdline --no-hostonly-default-device \
+            --add-drivers 'virtio_pci virtio_blk' --kver "$release" /boot/initrd.img
+        ;;
 esac
 cp "$root/boot/initrd.img" "$OUT/initrd"
 

@@ -14,7 +14,8 @@ depends() {
 
 # called by dracut
 installkernel() {
-    instmods ext4
+    # Whatever the root is: state and data are ext4, and a host-only image would leave out what the root does not use.
+    hostonly='' instmods ext4
 }
 
 # called by dracut
