@@ -7,7 +7,7 @@ help:
 	@echo 'make demo    boot a gateway whose WAL was destroyed; see what SQLite keeps and what comes back'
 	@echo 'make test    everything: format, lints, tests, static builds, sizes, scripts, boots in QEMU'
 	@echo 'make test-layers  what checks meta-pyvorin, buildroot-ext and initramfs (part of make test)'
-	@echo 'make test-full  also a Debian root with initramfs-tools and with dracut, booted (as root, some minutes)'
+	@echo 'make test-full  also Debian with initramfs-tools and dracut, and disks with GRUB and U-Boot, booted (as root)'
 	@echo 'make bench   boot time against database size; a thousand disaster drills'
 	@echo 'make image   a bootable disk image and initramfs for arm64 under target/image/'
 	@echo 'make fuzz    TARGET=wal SECONDS=60: libFuzzer on one reader of outside bytes (tests/fuzz); stable Rust is enough'
@@ -35,6 +35,7 @@ test-layers: build
 test-full: test
 	@sh tests/setup.sh full
 	@nice python3 tests/layers/debian.py
+	@nice python3 tests/layers/boards.py
 
 bench: build
 	@python3 tests/qemu/bench.py

@@ -13,7 +13,7 @@ zig=ziglang==0.17.1
 zigbuild=cargo-zigbuild==0.24.0
 triples='x86_64-unknown-linux-musl aarch64-unknown-linux-musl'
 
-# command and the Debian package it comes in; one line per apt call, because a machine that has qemu-utils from
+# command, or file, and the Debian package it comes in; one line per apt call, because a machine that has qemu-utils from
 # backports refuses both QEMU packages in one call with anything else.
 needs() {
     cat <<TEXT
@@ -24,13 +24,14 @@ TEXT
     # What only make test-full uses.
     [ "$full" = yes ] || return 0
     cat <<TEXT
-mmdebstrap:mmdebstrap genimage:genimage mkfs.vfat:dosfstools
+mmdebstrap:mmdebstrap genimage:genimage mkfs.vfat:dosfstools grub-mkimage:grub-common mkimage:u-boot-tools
+/usr/share/OVMF/OVMF_CODE.fd:ovmf /usr/lib/grub/x86_64-efi:grub-efi-amd64-bin /usr/lib/u-boot/qemu_arm64:u-boot-qemu
 TEXT
 }
 
 missing_in() { # the words of one line
     for pair in $1; do
-        command -v "${pair%%:*}" > /dev/null 2>&1 || printf '%s ' "${pair#*:}"
+        command -v "${pair%%:*}" > /dev/null 2>&1 || [ -e "${pair%%:*}" ] || printf '%s ' "${pair#*:}"
     done | tr ' ' '\n' | sort -u | tr '\n' ' '
 }
 

@@ -26,7 +26,7 @@ CACHE = TOP / ".cache" / "layers"
 UNITS = TOP / "meta-pyvorin/recipes-core/pyvorin-recovery/pyvorin-recovery-units"
 ROOT_MIB = 480
 SEED = 512
-LIMIT = 300
+LIMIT = 600
 SYSTEM = "systemd-sysv,udev,kmod,e2fsprogs,sqlite3"
 TOOLS = {"initramfs-tools": "initramfs-tools,zstd", "dracut": "dracut,zstd"}
 # Slots are the loader's business here: the program runs as a hook.

@@ -76,15 +76,18 @@ def command(arch, kernel, initramfs, disk, words, throttle, memory=256):
         "-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot"]
 
 
-def boot(arch, kernel, initramfs, disk, words=(), limit=None, until=None, cut=None, throttle=None, memory=256):
+def boot(arch, kernel, initramfs, disk, words=(), limit=None, until=None, cut=None, throttle=None, memory=256,
+         start=None):
     """Boots until power-off, reset, the time limit, a line matching `until`, or a power cut.
+
+    `start` is a whole command in place of QEMU with a kernel: a machine that starts from its firmware.
 
     `cut` is (pattern, seconds): the machine is killed that long after the first line that matches.
     """
     result = Boot()
     limit = limit or MACHINES[arch][2]
     process = subprocess.Popen(
-        command(arch, kernel, initramfs, disk, words, throttle, memory), stdin=subprocess.DEVNULL,
+        start or command(arch, kernel, initramfs, disk, words, throttle, memory), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     started = time.monotonic()
     deadline, on_deadline = started + limit, "timeout"

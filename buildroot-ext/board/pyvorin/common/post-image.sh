@@ -19,7 +19,7 @@ for variable in BINARIES_DIR BUILD_DIR HOST_DIR TARGET_DIR; do
 done
 [ -r "$board/meta" ] || fail "no board is called $2; next: name one of: $(cd "$here/.." && echo */meta)"
 
-LOADER='' TABLE='' KERNEL='' CMDLINE='' BOOT_SIZE='' RECOVERY_SIZE='' STATE_SIZE='' DATA_SIZE=''
+LOADER='' TABLE='' MODULES='' KERNEL='' CMDLINE='' BOOT_SIZE='' RECOVERY_SIZE='' STATE_SIZE='' DATA_SIZE=''
 # shellcheck source=/dev/null # key=value, one of the board folders
 . "$board/meta"
 for key in LOADER TABLE KERNEL CMDLINE BOOT_SIZE RECOVERY_SIZE STATE_SIZE DATA_SIZE; do
@@ -31,7 +31,8 @@ for tool in genimage mcopy mkfs.vfat mke2fs cpio gzip; do
 done
 [ -e "$images/$KERNEL" ] || fail "$images/$KERNEL is missing; KERNEL in $board/meta must name what the kernel package installs"
 
-"$here/make-initramfs.sh" "$TARGET_DIR" "$images/initramfs.cpio.gz"
+# shellcheck disable=SC2086 # a list of module names
+"$here/make-initramfs.sh" "$TARGET_DIR" "$images/initramfs.cpio.gz" $MODULES
 
 # What the FAT partitions hold, as genimage's "file NAME { image = PATH }"; paths are below the images directory.
 file() { # name in the partition, path
