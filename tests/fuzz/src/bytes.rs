@@ -2,7 +2,7 @@
 
 use pyvorin_recovery::ext4::{FileSystem, Superblock};
 use pyvorin_recovery::sqlite::page::{Page, PageKind, shape};
-use pyvorin_recovery::sqlite::record::{Value, values};
+use pyvorin_recovery::sqlite::record::{Field, Value, split, values};
 use pyvorin_recovery::sqlite::{bytes, header, wal};
 
 /// The database header, and the log's.
@@ -60,7 +60,21 @@ pub fn page(data: &[u8]) {
 
 /// One record: what was read says the same when it is written again and read again.
 pub fn record(data: &[u8]) {
-    let Some(read) = values(data) else { return };
+    let mut fields: Vec<Field> = Vec::new();
+    let whole = split(data, data.len() as u64, &mut fields);
+    // A prefix of a record is split like the whole, or asks for more.
+    let mut some = Vec::new();
+    let half = split(&data[..data.len() / 2], data.len() as u64, &mut some);
+    assert!(half.is_err() || some == fields);
+    let read = values(data);
+    assert_eq!(whole.is_ok(), read.is_some(), "two readers of one format: {whole:?} {read:?}");
+    let Some(read) = read else { return };
+    let split: Option<Vec<Value<'_>>> = fields.iter().map(|f| f.value(data)).collect();
+    // The engine reads a NaN as NULL; the reader that keeps every bit does not.
+    let equal = |(a, b): (&Value<'_>, &Value<'_>)| {
+        same(&[*a], &[*b]) || matches!((a, b), (Value::Real(r), Value::Null) if r.is_nan())
+    };
+    assert!(split.is_some_and(|s| s.len() == read.len() && read.iter().zip(&s).all(equal)));
     let again = encode(&read);
     let second = values(&again);
     assert!(second.as_ref().is_some_and(|s| same(&read, s)), "{read:?} became {second:?}");

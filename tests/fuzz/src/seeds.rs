@@ -106,6 +106,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
                 .to_vec(),
             br#"a="b c" pyvorin.hold pyvorin.off"#.to_vec(),
         ],
+        "sql" => SQL.iter().map(|s| s.as_bytes().to_vec()).collect(),
         "evidence" => evidence(),
         _ => Vec::new(),
     }
@@ -173,6 +174,16 @@ fn slots() -> Vec<Vec<u8>> {
     };
     vec![half(0, first.clone(), second.clone()), half(1, json(&first), json(&second)), half(2, first, second)]
 }
+
+const SQL: [&str; 7] = [
+    "CREATE TABLE r(id INTEGER PRIMARY KEY AUTOINCREMENT, s TEXT NOT NULL DEFAULT 'x', t REAL)\0CREATE INDEX i ON r(s, t DESC) WHERE t>1",
+    "CREATE TABLE \"w\"(k VARCHAR(10) PRIMARY KEY COLLATE NOCASE, v, UNIQUE(v, k)) WITHOUT ROWID, STRICT",
+    "CREATE TABLE g(a INT, b AS (a*2) STORED, c GENERATED ALWAYS AS (a||b) VIRTUAL, CHECK(a > 0))",
+    "CREATE TABLE [f](a REFERENCES o(x) ON DELETE SET NULL, PRIMARY KEY(a DESC, b), b BLOB /* c */ -- d\n)",
+    "CREATE TABLE s(a INTEGER, b ANY, PRIMARY KEY(a)) STRICT",
+    "CREATE TABLE c(a INTEGER PRIMARY KEY DESC, b DEFAULT (1+2), c DEFAULT -5 UNIQUE ON CONFLICT IGNORE)",
+    "CREATE TABLE l(a UNSIGNED BIG INT CONSTRAINT n NOT NULL, FOREIGN KEY(a) REFERENCES o DEFERRABLE INITIALLY DEFERRED)",
+];
 
 const INTENT: &str = r#"{"op":"1-edge_store-0","kind":"repair","phase":"PREPARED","prepared_at":1,"by":"unattended",
 "volume":"","stage":"/d/.stage/1","targets":[{"database":"edge_store","path":"/d/e.db","staged":"/d/.stage/1/e.db",

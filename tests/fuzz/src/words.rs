@@ -10,7 +10,9 @@ use pyvorin_recovery::config::{self, Settings};
 use pyvorin_recovery::journal::Intent;
 use pyvorin_recovery::record::{self, Decoded};
 use pyvorin_recovery::slots::{Slot, file};
+use pyvorin_recovery::sqlite::schema::{self, Generated, KeySource, Origin};
 use pyvorin_recovery::{cmdline, journal};
+use rusqlite::Connection;
 
 /// Puts a true checksum and length into the first line of a record, so that the contents are reached.
 fn sealed(kind: &str, data: &[u8]) -> Vec<u8> {
@@ -136,4 +138,48 @@ pub fn evidence(data: &[u8]) {
     let _ = report::check_exit(&assessed.databases);
     let report = report::boot(&assessed, &assessed, &planned, Vec::new(), &evidence.volumes, 1);
     let _ = (report::plain(&report), volumes);
+}
+
+/// The texts of a schema: a table, and behind a zero byte an index on it. What was understood of a table that the engine
+/// accepts is what the engine understands.
+pub fn sql(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (create, on) = text.split_once('\0').unwrap_or((&text, ""));
+    let read = schema::table(create);
+    assert_eq!(read.is_ok(), schema::table(create).is_ok());
+    let Ok(table) = read else { return };
+    let stored = table.stored_columns();
+    assert!(stored.iter().all(|c| *c < table.columns.len()));
+    assert!(table.rowid_alias.is_none_or(|c| c < table.columns.len() && !table.without_rowid));
+    if let Ok(index) = schema::index(on, &table) {
+        for part in index.layout(&table, 4) {
+            assert!(!matches!(part.source, KeySource::Column(c) if c >= table.columns.len()));
+        }
+    }
+    // Only a statement that was read as a table runs, alone, in an empty database in memory.
+    let Ok(conn) = Connection::open_in_memory() else { return };
+    if conn.prepare(create).and_then(|mut s| s.execute([])).is_err() {
+        return;
+    }
+    let list = "SELECT x.name, x.\"notnull\", x.hidden FROM sqlite_schema s, pragma_table_xinfo(s.name) x
+        WHERE s.type='table' AND s.name NOT LIKE 'sqlite_%' ORDER BY x.cid";
+    let mut statement = conn.prepare(list).unwrap();
+    let row = |r: &rusqlite::Row<'_>| Ok((r.get::<_, String>(0)?, r.get::<_, bool>(1)?, r.get::<_, i64>(2)?));
+    let theirs: Vec<_> = statement.query_map([], row).unwrap().filter_map(Result::ok).collect();
+    let hidden = |g: Generated| match g {
+        Generated::No => 0,
+        Generated::Virtual => 2,
+        Generated::Stored => 3,
+    };
+    let ours: Vec<_> = table.columns.iter().map(|c| (c.name.clone(), c.not_null, hidden(c.generated))).collect();
+    assert_eq!(ours, theirs, "columns of {create:?}");
+    let rowids =
+        conn.query_row("SELECT wr FROM pragma_table_list WHERE schema='main' AND name NOT LIKE 'sqlite_%'", [], |r| {
+            r.get::<_, bool>(0)
+        });
+    assert_eq!(rowids, Ok(table.without_rowid), "{create:?}");
+    let indexes = conn.query_row("SELECT count(*) FROM sqlite_schema WHERE type='index'", [], |r| r.get::<_, i64>(0));
+    let implied =
+        table.auto_indexes.iter().filter(|i| !(table.without_rowid && i.origin == Origin::PrimaryKey)).count();
+    assert_eq!(indexes, Ok(implied as i64), "automatic indexes of {create:?}");
 }
