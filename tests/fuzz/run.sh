@@ -8,10 +8,18 @@ set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
-target=${1:?"usage: run.sh TARGET SECONDS [libFuzzer options]; the targets are listed in src/lib.rs"}
+targets=$(sed -n 's/^ *Target { name: "\([a-z]*\)".*/\1/p' "$here/src/lib.rs" | tr '\n' ' ')
+target=${1:-none}
 seconds=${2:-60}
-shift
+case " $targets " in
+*" $target "*) shift ;;
+*)
+    echo "usage: make fuzz TARGET=name SECONDS=60; the targets are: $targets" >&2
+    exit 16
+    ;;
+esac
 [ $# -gt 0 ] && shift
+command -v c++ > /dev/null || { echo 'fuzz: libFuzzer needs a C++ compiler: apt-get install g++' >&2; exit 8; }
 
 # With --target the flags reach the code under test alone, not the build scripts.
 triple=$(rustc -vV | sed -n 's/^host: //p')
@@ -21,7 +29,7 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares ${RUSTFLAGS:-}"
-nice cargo build -q --release --locked --manifest-path "$here/Cargo.toml" --target "$triple"
+nice cargo build -q --release --manifest-path "$here/Cargo.toml" --target "$triple"
 program=$CARGO_TARGET_DIR/$triple/release/pyvorin-recovery-fuzz
 
 # What is found new goes to the work directory; what is kept in the repository is read, never written.
