@@ -56,7 +56,7 @@ struct Recipe {
 struct Engine {
     /// "ok", "damaged" (integrity_check names something) or "error" (it cannot be read).
     says: String,
-    /// Rows it finds, table to count; "all" where nothing is missing.
+    /// Rows it finds, table to count.
     #[serde(default)]
     rows: BTreeMap<String, usize>,
 }
