@@ -65,6 +65,11 @@ pub trait Look {
     fn clock(&self) -> u64;
     /// Milliseconds since this machine started.
     fn uptime_ms(&self) -> u64;
+    /// A secret of this run, for sums that whoever made a file must not be able to foresee. Machines without a source of
+    /// randomness give the same one each time: the sums are then as good against chance, and not against intent.
+    fn secret(&self) -> [u64; 2] {
+        [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344]
+    }
     /// Bytes an unprivileged writer may still allocate on the volume of `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
     /// The first bytes of a volume's block device ("state", "data"), read before any mount.

@@ -361,14 +361,17 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
         let text = "a rollback journal is waiting; SQLite will roll it back when the agent opens the database";
         findings.push(Finding::new(Level::Info, "hot-journal", text));
     }
-    if let Some(s) = &d.structure {
+    // What was read while it changed is a mixture of two states, and its findings are about neither.
+    if let Some(s) = d.structure.as_ref().filter(|_| !d.moving) {
         findings.extend(s.findings.iter().cloned());
         if s.out_of_time {
             let text = "the time budget ended before every page was read; the rest is left to a scrub";
             findings.push(Finding::new(Level::Info, "check-budget-spent", text));
         }
     }
-    findings.extend(log.findings.iter().cloned());
+    if !d.moving {
+        findings.extend(log.findings.iter().cloned());
+    }
     let mut evidence = log.evidence.clone();
     let mut completeness = log.completeness;
     let settled = matches!(log.state, WalState::Absent | WalState::Empty | WalState::Sound);

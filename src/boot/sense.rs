@@ -16,7 +16,7 @@ use crate::journal::{self, Intent, IntentEvidence};
 use crate::record::{self, Decoded};
 use crate::slots::Slot;
 use crate::slots::file as slot_file;
-use crate::sqlite::check::{self, Scope, Structure};
+use crate::sqlite::check::{self, Scope, Structure, SumKey};
 use crate::sqlite::header::{self, Header, HeaderFault};
 use crate::sqlite::observe::{self, ShmState, WalEvidence};
 use crate::sqlite::overlay::{Fold, Overlay};
@@ -29,6 +29,8 @@ pub const TRIALS: &str = "trials";
 pub const UNCLEAN: &str = "unclean";
 /// Largest record read.
 const MAX_RECORD: u64 = 1 << 20;
+/// Bytes between two lines of progress of a full check.
+const PROGRESS: u32 = 64 << 20;
 /// Looks at a database that keeps changing before it is called moving.
 const LOOKS: u32 = 3;
 
@@ -207,10 +209,23 @@ fn slots(look: &dyn Look, request: &Request<'_>) -> Option<SlotsEvidence> {
 fn database(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bool) -> DatabaseEvidence {
     let mut result = one_look(look, config, request, clean);
     for _ in 1..LOOKS {
-        if !result.moving {
+        if result.moving {
+            result = one_look(look, config, request, clean);
+            continue;
+        }
+        let damaged = result.structure.as_ref().is_some_and(|s| !s.sound());
+        if !damaged || result.shm == ShmState::Absent {
             break;
         }
-        result = one_look(look, config, request, clean);
+        // A wal-index means that somebody may be writing, and the times of files are coarse: damage that is there is
+        // there again.
+        let again = one_look(look, config, request, clean);
+        let same = again.structure == result.structure && !again.moving;
+        result = again;
+        if same {
+            break;
+        }
+        result.moving = true;
     }
     result
 }
@@ -220,9 +235,39 @@ fn unreachable(config: &Database, why: &str) -> DatabaseEvidence {
     DatabaseEvidence { file: FileFact::Unreadable(why.to_string()), ..nothing(config, false) }
 }
 
-/// What must be equal before and after for a look at live files to count.
-fn identity(look: &dyn Look, config: &Database) -> Vec<Option<Stat>> {
-    ["", "-wal"].iter().map(|s| look.stat(&side(&config.location, s)).ok().flatten()).collect()
+/// What must be equal before and after for a look at live files to count: the database untouched, the log of the same
+/// generation. A writer that only appends to its log moves nothing: the frames up to the last commit read are a snapshot.
+#[derive(PartialEq, Eq)]
+struct Identity {
+    database: Option<Stat>,
+    header: Vec<u8>,
+    generation: Vec<u8>,
+    log: Option<Stat>,
+}
+
+fn identity(look: &dyn Look, config: &Database) -> Identity {
+    let stat = |suffix: &str| look.stat(&side(&config.location, suffix)).ok().flatten();
+    let head = |suffix: &str, is: Option<Stat>, len: usize| match is {
+        Some(s) if s.kind == FileKind::File => {
+            look.open(&side(&config.location, suffix)).and_then(|f| read_vec(&*f, 0, len)).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    };
+    let (database, log) = (stat(""), stat("-wal"));
+    Identity { database, header: head("", database, header::LEN), generation: head("-wal", log, 32), log }
+}
+
+/// Whether what was read may be a mixture of two states.
+fn moved(before: &Identity, after: &Identity, d: &DatabaseEvidence) -> bool {
+    let file = |s: &Option<Stat>| s.map(|s| (s.ino, s.kind));
+    let same_log = before.generation == after.generation && file(&before.log) == file(&after.log);
+    if before.database != after.database || before.header != after.header || !same_log {
+        return true;
+    }
+    // Frames that were being written while they were read may look damaged.
+    let doubted = matches!(&d.wal, WalEvidence::Present(facts) if facts.trouble.is_some())
+        || d.structure.as_ref().is_some_and(|s| !s.sound());
+    doubted && before.log != after.log
 }
 
 fn nothing(config: &Database, clean: bool) -> DatabaseEvidence {
@@ -294,7 +339,7 @@ fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bo
         Err(e) if matches!(d.file, FileFact::Present(_)) => d.file = FileFact::Unreadable(e.to_string()),
         Err(_) => {}
     }
-    d.moving = identity(look, config) != before;
+    d.moving = moved(&before, &identity(look, config), &d);
     d
 }
 
@@ -345,7 +390,16 @@ fn structure(
     request: &Request<'_>,
 ) -> io::Result<Option<Structure>> {
     let deadline = request.budget_ms.map(|ms| look.uptime_ms().saturating_add(ms));
-    let mut may_go_on = || deadline.is_none_or(|end| look.uptime_ms() < end);
+    let mut told = 0;
+    let per_line = PROGRESS / d.header.as_ref().and_then(|h| h.as_ref().ok()).map_or(4096, |h| h.page_size).max(512);
+    let mut go_on = |done: u32, of: u32| {
+        if done / per_line > told {
+            told = done / per_line;
+            look.progress(&format!("checking {}: {done} of {of} pages", location.display()));
+        }
+        deadline.is_none_or(|end| look.uptime_ms() < end)
+    };
+    let key = SumKey(look.secret());
     if let (WalEvidence::Present(facts), Some(scan)) = (&d.wal, scan)
         && facts.committed > 0
     {
@@ -358,14 +412,14 @@ fn structure(
             sum: facts.commit_sum,
         };
         let source = Overlay::folded(db, &*log, scan, &fold);
-        return check::check(&source, d.scope, &mut may_go_on).map(Some);
+        return check::check_keyed(&source, d.scope, key, &mut go_on).map(Some);
     }
     let Some(db) = db else { return Ok(None) };
     let page_size = match &d.header {
         Some(Ok(h)) => h.page_size,
         _ => 4096,
     };
-    check::check(&Overlay::alone(db, page_size), d.scope, &mut may_go_on).map(Some)
+    check::check_keyed(&Overlay::alone(db, page_size), d.scope, key, &mut go_on).map(Some)
 }
 
 /// Names of the operations kept in quarantine.

@@ -5,12 +5,18 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::{Gid, Uid, fchown};
 
 use crate::sqlite::ReadAt;
 
 /// Bytes between two lines of progress.
 const COPY_STEP: u64 = 64 << 20;
+
+/// A read this long is one of many in a row.
+const STREAM: usize = 512 << 10;
+/// Bytes asked for ahead of such a read.
+const AHEAD: libc::off_t = 4 << 20;
 
 /// A regular file or device, open for reading.
 #[derive(Debug)]
@@ -25,7 +31,21 @@ impl ReadAt for Opened {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.len() >= STREAM {
+            self.read_ahead(offset.saturating_add(buf.len() as u64));
+        }
         self.file.read_at(buf, offset)
+    }
+}
+
+impl Opened {
+    /// Asks the kernel to begin reading what comes next, so that the device works while we look at what it gave. Advice:
+    /// whether it is taken makes no difference but time.
+    fn read_ahead(&self, offset: u64) {
+        let Ok(at) = libc::off_t::try_from(offset) else { return };
+        if offset < self.size {
+            let _ = posix_fadvise(&self.file, at, AHEAD, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        }
     }
 }
 
@@ -56,6 +76,16 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     OpenOptions::new().read(true).open(path)?.take(LONGEST).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Two random words from the kernel.
+pub fn random() -> io::Result<[u64; 2]> {
+    let mut bytes = [[0; 8]; 2];
+    let mut source = OpenOptions::new().read(true).open("/dev/urandom")?;
+    for word in &mut bytes {
+        source.read_exact(word)?;
+    }
+    Ok(bytes.map(u64::from_ne_bytes))
 }
 
 /// Creates or truncates a file. What is there under the name is looked at before it is truncated.

@@ -207,8 +207,10 @@ impl Plan {
             Some((_, Err(_))) => Err(NotUnderstood("its table's text is not understood".to_string())),
             Some((home, Ok(t))) => {
                 let index = match entry.sql.is_empty() {
+                    // The primary key of a WITHOUT ROWID table is the table and has no entry of its own.
                     true => t
                         .auto_index(&entry.name)
+                        .filter(|i| !(t.without_rowid && i.origin == Origin::PrimaryKey))
                         .cloned()
                         .ok_or_else(|| NotUnderstood("no constraint of its table implies it".to_string())),
                     false => schema::index(&entry.sql, t),
@@ -286,7 +288,6 @@ fn keys(
         summed: parts.is_some(),
         counted: !index.partial,
     };
-    debug_assert!(index.origin != Origin::PrimaryKey || !t.without_rowid);
     (keys, parts, why)
 }
 
