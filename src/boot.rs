@@ -5,9 +5,11 @@
 
 pub mod act;
 pub mod assess;
+pub mod delegate;
 pub mod evidence;
 pub mod guard;
 pub mod install;
+pub mod looked;
 pub mod outcome;
 pub mod plan;
 pub mod report;

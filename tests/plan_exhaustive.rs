@@ -94,6 +94,8 @@ fn verdict(name: &str, class: &str) -> DatabaseVerdict {
         },
         evidence: vec![],
         findings,
+        looked: Default::default(),
+        damaged: vec![],
         needs_repair: needs,
         held_by: if class == "in-use" { vec!["agent (42)".into()] } else { vec![] },
         files: FileSet {

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::evidence::{DatabaseEvidence, DirectoryFact, Evidence, FileFact, FsckLevel, VolumeEvidence, VolumeFact};
+use super::looked::{LookedAt, looked};
 use crate::journal::IntentEvidence;
 use crate::slots::Slot;
-use crate::sqlite::check::Scope;
+use crate::sqlite::check::{DamagedObject, Scope};
 use crate::sqlite::judge::{Completeness, DbSize, Finding, Level, LogVerdict, WalState, judge};
 use crate::sqlite::observe::{ShmState, WalEvidence};
 
@@ -130,6 +131,12 @@ pub struct DatabaseVerdict {
     pub evidence: Vec<String>,
     /// All findings.
     pub findings: Vec<Finding>,
+    /// Who looked at what.
+    #[serde(default)]
+    pub looked: LookedAt,
+    /// Objects with damage.
+    #[serde(default)]
+    pub damaged: Vec<DamagedObject>,
     /// True when something must be done or reported as left.
     pub needs_repair: bool,
     /// Processes that have it open: nothing may be done to it then.
@@ -405,6 +412,8 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
         log,
         evidence,
         findings,
+        looked: d.structure.as_ref().map(looked).unwrap_or_default(),
+        damaged: d.structure.as_ref().filter(|_| !d.moving).map(|s| s.damaged.clone()).unwrap_or_default(),
         needs_repair,
         held_by: d.held_by.clone(),
         files: FileSet {

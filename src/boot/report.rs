@@ -8,7 +8,7 @@ use super::assess::{Assessment, Cause, DatabaseVerdict, StructureVerdict, Volume
 use super::outcome::{Outcome, StepResult};
 use super::step::{Ending, Plan};
 use crate::error::Exit;
-use crate::sqlite::check::Scope;
+use crate::sqlite::check::{DamagedObject, Scope};
 use crate::sqlite::judge::{Completeness, Finding, Level, WalState};
 
 /// The log in numbers (design contract, section 5).
@@ -56,6 +56,21 @@ pub struct DatabaseReport {
     pub evidence: Vec<String>,
     /// Findings.
     pub findings: Vec<Finding>,
+    /// Tables and indexes whose records, keys and sums were checked from their bytes (full scope).
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub checked_natively: Vec<String>,
+    /// What the real engine checked on a copy.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub checked_by_engine: Vec<String>,
+    /// What needs SQL and was not checked, with the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub not_checked: Vec<String>,
+    /// Milliseconds the engine took, where it was asked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub engine_ms: Option<u64>,
+    /// Objects with damage, and the pages where it was seen.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub damaged_objects: Vec<DamagedObject>,
     /// What was done (`repair` and `boot`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
@@ -155,6 +170,11 @@ pub fn verdict(v: &DatabaseVerdict) -> DatabaseReport {
         },
         evidence: v.evidence.clone(),
         findings: v.findings.clone(),
+        checked_natively: v.looked.natively.clone(),
+        checked_by_engine: v.looked.by_engine.clone(),
+        not_checked: v.looked.not_checked.clone(),
+        engine_ms: v.looked.engine_ms,
+        damaged_objects: v.damaged.clone(),
         action: None,
         tables: None,
         quarantine: None,
@@ -290,6 +310,9 @@ pub fn sentences(d: &DatabaseReport) -> Vec<String> {
     lines.push(format!("{name} {found}."));
     for finding in d.findings.iter().filter(|f| f.level >= Level::Warning && f.code != "left") {
         lines.push(format!("  {}: {}", finding.code, finding.message));
+    }
+    for part in &d.not_checked {
+        lines.push(format!("  not checked: {part}"));
     }
     match (d.action.as_deref(), &d.tables) {
         (Some("left"), _) => {

@@ -18,7 +18,7 @@ use crate::slots::Slot;
 use crate::slots::file as slot_file;
 use crate::sqlite::check::{self, Scope, Structure, SumKey};
 use crate::sqlite::header::{self, Header, HeaderFault};
-use crate::sqlite::observe::{self, ShmState, WalEvidence};
+use crate::sqlite::observe::{self, LogFacts, ShmState, WalEvidence};
 use crate::sqlite::overlay::{Fold, Overlay};
 use crate::sqlite::wal::WalScan;
 use crate::sqlite::{ReadAt, read_vec};
@@ -404,14 +404,7 @@ fn structure(
         && facts.committed > 0
     {
         let log = look.open(&side(location, "-wal"))?;
-        let fold = Fold {
-            page_size: facts.page_size,
-            frames: vec![(1, facts.committed)],
-            upto: facts.committed,
-            pages: facts.commit_pages,
-            sum: facts.commit_sum,
-        };
-        let source = Overlay::folded(db, &*log, scan, &fold);
+        let source = Overlay::folded(db, &*log, scan, &sensed_fold(facts));
         return check::check_keyed(&source, d.scope, key, &mut go_on).map(Some);
     }
     let Some(db) = db else { return Ok(None) };
@@ -420,6 +413,41 @@ fn structure(
         _ => 4096,
     };
     check::check_keyed(&Overlay::alone(db, page_size), d.scope, key, &mut go_on).map(Some)
+}
+
+/// Opens a database again as it was sensed, with the same frames laid over it; `None` when there is nothing to open or
+/// its log is no longer the one that was sensed.
+pub fn overlaid<T>(
+    look: &dyn Look,
+    d: &DatabaseEvidence,
+    f: impl FnOnce(&Overlay<'_>) -> io::Result<T>,
+) -> io::Result<Option<T>> {
+    let db = if let FileFact::Present(_) = d.file { Some(look.open(&d.location)?) } else { None };
+    let db = db.as_deref().filter(|f| f.size() > 0);
+    if let WalEvidence::Present(facts) = &d.wal
+        && facts.committed > 0
+    {
+        let log = look.open(&side(&d.location, "-wal"))?;
+        let scan = crate::sqlite::wal::scan(&*log, Some(facts.page_size))?;
+        let fold = sensed_fold(facts);
+        if scan.frame(fold.upto).map(|f| f.stored) != Some(fold.sum) {
+            return Ok(None);
+        }
+        return f(&Overlay::folded(db, &*log, &scan, &fold)).map(Some);
+    }
+    let (Some(db), Some(Ok(header))) = (db, &d.header) else { return Ok(None) };
+    f(&Overlay::alone(db, header.page_size)).map(Some)
+}
+
+/// The committed frames of the valid chain.
+fn sensed_fold(facts: &LogFacts) -> Fold {
+    Fold {
+        page_size: facts.page_size,
+        frames: vec![(1, facts.committed)],
+        upto: facts.committed,
+        pages: facts.commit_pages,
+        sum: facts.commit_sum,
+    }
 }
 
 /// Names of the operations kept in quarantine.

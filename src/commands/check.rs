@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use super::{Context, print, print_json};
 use crate::boot::evidence::DirectoryFact;
 use crate::boot::report::{self, CheckReport};
-use crate::boot::{self, assess, plan, sense};
+use crate::boot::{self, assess, delegate, plan, sense};
 use crate::config::{Database, DatabaseKind, Settings};
 use crate::edge::Machine;
+use crate::edge::linux::scratch;
 use crate::error::{Error, Exit};
 use crate::sqlite::check::Scope;
 
@@ -66,7 +67,13 @@ fn request<'a>(settings: &'a Settings, scope: Scope, by: &'a str, holders: bool)
 pub fn check(context: &Context, quick: bool, named: &[PathBuf]) -> Result<Exit, Error> {
     let settings = narrowed(&context.settings, named);
     let scope = if quick { Scope::Quick } else { Scope::Full };
-    let found = sense::data(context.machine.as_look(), &request(&settings, scope, &context.by, false));
+    let look = context.machine.as_look();
+    let mut found = sense::data(look, &request(&settings, scope, &context.by, false));
+    for database in &mut found.databases {
+        delegate::engine_part(database, &|| look.uptime_ms(), &mut |d, tables| {
+            sense::overlaid(look, d, |source| scratch::check_objects(look, source, tables))
+        });
+    }
     let mut assessed = assess::assess(&found);
     let mut exit = report::check_exit(&assessed.databases);
     if let DirectoryFact::Unusable(why) = &found.data {

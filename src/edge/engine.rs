@@ -30,7 +30,7 @@ use super::{TableGain, TableRows};
 mod append;
 mod objects;
 
-pub use objects::{check_objects_bytes, check_objects_file, check_texts};
+pub use objects::{ObjectCheck, check_objects_bytes, check_objects_file, check_texts};
 
 /// Where the two version numbers of the header lie: write version, then read version; 1 is rollback, 2 is WAL.
 const VERSIONS: std::ops::Range<usize> = 18..20;

@@ -17,6 +17,7 @@ pub mod kmsg;
 pub mod modules;
 pub mod partition;
 pub mod run;
+pub mod scratch;
 pub mod switch;
 pub mod volume;
 

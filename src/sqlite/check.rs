@@ -122,6 +122,17 @@ impl Coverage {
     }
 }
 
+/// What the engine said of the parts that were left to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineWord {
+    /// Tables it checked ("sqlite_schema": the texts of views and triggers).
+    pub checked: Vec<String>,
+    /// What it could not check, and why.
+    pub unable: Vec<(String, String)>,
+    /// Milliseconds it took, the copy included.
+    pub elapsed_ms: u64,
+}
+
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Structure {
@@ -141,11 +152,19 @@ pub struct Structure {
     /// Which parts were looked at from the bytes, and which need SQL.
     #[serde(default)]
     pub coverage: Coverage,
+    /// What the engine said of the rest, where it was asked.
+    #[serde(default)]
+    pub engine: Option<EngineWord>,
     /// True when the time budget ended a full check early; what was read is then sound as far as it goes.
     pub out_of_time: bool,
 }
 
 impl Structure {
+    /// True when there is damage, and all of it lies in indexes: they can be made again and no row is lost.
+    pub fn only_indexes_damaged(&self) -> bool {
+        !self.damaged.is_empty() && self.damaged.iter().all(|o| o.kind == ObjectKind::Index)
+    }
+
     /// True when nothing of level `error` was found.
     pub fn sound(&self) -> bool {
         self.findings.iter().all(|f| f.level != Level::Error)
@@ -174,6 +193,7 @@ pub fn check_keyed(
         findings: Vec::new(),
         damaged: Vec::new(),
         coverage: Coverage::default(),
+        engine: None,
         out_of_time: false,
     };
     let whole = |result: &mut Structure, code: &str, text: String| {

@@ -106,6 +106,11 @@ impl<'a> Overlay<'a> {
         Ok(There::new(first, there))
     }
 
+    /// As [`Overlay::read_run`], for copying: pages that are not there stay as `run` had them.
+    pub fn run(&self, first: u32, count: u32, run: &mut [u8]) -> io::Result<()> {
+        self.read_run(first, count, run).map(drop)
+    }
+
     /// Page `number` (1-based), `None` beyond the end or where the file is short.
     pub fn page(&self, number: u32) -> io::Result<Option<Vec<u8>>> {
         if number == 0 || number > self.pages {

@@ -11,7 +11,7 @@ use rusqlite::{Connection, InterruptHandle, OpenFlags};
 
 use crate::sqlite::schema;
 
-use super::{MAX_LINE, MAX_LINES, damage, defend, failed, immutable_uri, load, quoted, regular};
+use super::{MAX_LINE, MAX_LINES, damage, defend, failed, load, quoted, refuse_side_files, regular};
 
 /// What the engine said of one table: `None` when it could not look, with the reason in the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,15 +24,17 @@ pub struct ObjectCheck {
     pub unable: Option<String>,
 }
 
-/// Checks the named tables of a staged file and leaves it byte-identical.
+/// Checks the named tables of a staged file in rollback mode (bytes 18 and 19 are 1). It is opened for writing and not
+/// written: on a connection that can only read, the engine forgets all CHECK constraints.
 pub fn check_objects_file(
     path: &Path,
     tables: &[String],
     watch: impl FnOnce(InterruptHandle),
 ) -> io::Result<Vec<ObjectCheck>> {
     regular(path)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(immutable_uri(path)?, flags).map_err(failed)?;
+    refuse_side_files(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(failed)?;
     watch(db.get_interrupt_handle());
     check_objects(&db, tables)
 }
@@ -40,20 +42,16 @@ pub fn check_objects_file(
 /// [`check_objects_file`] on bytes in memory.
 pub fn check_objects_bytes(bytes: &[u8], tables: &[String]) -> io::Result<Vec<ObjectCheck>> {
     let mut db = Connection::open_in_memory().map_err(failed)?;
-    load(&mut db, "main", bytes, true)?;
+    load(&mut db, "main", bytes, false)?;
     check_objects(&db, tables)
 }
 
 fn check_objects(db: &Connection, tables: &[String]) -> io::Result<Vec<ObjectCheck>> {
     let mut checked = Vec::new();
-    let opened = defend(db);
     for table in tables {
         let mut check = ObjectCheck { table: table.clone(), lines: Vec::new(), unable: None };
-        let looked = match &opened {
-            Ok(()) => one(db, table, &mut check.lines),
-            Err(_) => defend(db),
-        };
-        if let Err(e) = looked {
+        // The settings are made again for each, so that a schema that cannot be read is said of each.
+        if let Err(e) = defend(db).and_then(|()| one(db, table, &mut check.lines)) {
             let text: String = e.to_string().chars().take(MAX_LINE).collect();
             // A function or collation of the application that is not here is no statement about the contents.
             let ours = ["no such function", "no such collation", "no such module", "no such table"];

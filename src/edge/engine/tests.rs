@@ -233,3 +233,45 @@ fn a_check_can_be_stopped() {
     assert!(check_file_watched(&path, |h| handle = Some(h)).is_ok());
     handle.unwrap().interrupt();
 }
+
+#[test]
+fn the_engine_says_what_only_sql_can_say_of_a_table() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("checked.db");
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(
+        "CREATE TABLE t(a INTEGER CHECK (a < 100), b); CREATE TABLE u(a); INSERT INTO t VALUES (1, 2); \
+         PRAGMA ignore_check_constraints = ON; INSERT INTO t VALUES (200, 5)",
+    )
+    .unwrap();
+    drop(db);
+    let before = fs::read(&path).unwrap();
+    let tables = ["t".to_string(), "u".to_string(), "gone".to_string()];
+    let expected = vec![
+        ObjectCheck { table: "t".into(), lines: vec!["CHECK constraint failed in t".into()], unable: None },
+        ObjectCheck { table: "u".into(), lines: vec![], unable: None },
+    ];
+    let mut by_file = check_objects_file(&path, &tables, |_| {}).unwrap();
+    let mut by_bytes = check_objects_bytes(&fs::read(&path).unwrap(), &tables).unwrap();
+    for found in [&mut by_file, &mut by_bytes] {
+        let gone = found.pop().unwrap();
+        assert!(gone.unable.unwrap().contains("no such table"), "{:?}", gone.lines);
+        assert_eq!(*found, expected);
+    }
+    assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_view_or_trigger_whose_text_cannot_be_read_is_named() {
+    let text = |kind: &str, name: &str, sql: &str| (kind.to_string(), name.to_string(), sql.to_string());
+    let texts = [
+        text("table", "t", "CREATE TABLE t(a)"),
+        text("view", "good", "CREATE VIEW good AS SELECT a FROM t"),
+        text("view", "bad", "CREATE VIEW bad AS SELEKT a FROM t"),
+        text("trigger", "fine", "CREATE TRIGGER fine AFTER DELETE ON t BEGIN SELECT 1; END"),
+        text("view", "two", "CREATE VIEW two AS SELECT 1; SELECT 2"),
+    ];
+    let names: Vec<String> = check_texts(&texts).unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["bad", "two"]);
+}
