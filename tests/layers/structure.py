@@ -173,6 +173,19 @@ def buildroot_external_tree_is_complete():
 
 
 @check
+def the_pinned_revision_has_its_hash():
+    revision = re.search(r"^PYVORIN_RECOVERY_VERSION = ([0-9a-f]{40})$", text(PACKAGE / "pyvorin-recovery.mk"),
+                         re.MULTILINE).group(1)
+    hashed = re.findall(r"  pyvorin-recovery-([0-9a-f]{40})-git4-cargo\d\.tar\.gz$",
+                        text(PACKAGE / "pyvorin-recovery.hash"), re.MULTILINE)
+    assert hashed == [revision], f"the package wants {revision}, the hashes are of {hashed}"
+    history = subprocess.run(["git", "-C", TOP, "rev-parse", "--is-shallow-repository"], text=True, capture_output=True)
+    if history.stdout.strip() == "false":
+        found = subprocess.run(["git", "-C", TOP, "merge-base", "--is-ancestor", revision, "HEAD"], capture_output=True)
+        assert found.returncode == 0, f"{revision} is not in this history"
+
+
+@check
 def the_shared_hook_is_short():
     assert len(text(TOP / "initramfs/hook").splitlines()) <= 50
 
