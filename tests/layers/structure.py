@@ -129,6 +129,17 @@ def disks_have_the_six_partitions():
 
 
 @check
+def images_are_called_what_the_disks_copy():
+    images = META / "recipes-core/images"
+    for name in ("pyvorin-image-initramfs", "pyvorin-image-recovery"):
+        # OE-core's default suffix, .rootfs, would be part of the deployed name.
+        assert re.search(r'^IMAGE_NAME_SUFFIX = ""$', text(images / f"{name}.bb"), re.MULTILINE), name
+    for path in (META / "files/wic").glob("*.wks.in"):
+        for wanted in re.findall(r"file=([\w-]+)-\$\{MACHINE\}\.vfat", text(path)):
+            assert (images / f"{wanted}.bb").exists(), wanted
+
+
+@check
 def both_layers_ship_the_same_files():
     pairs = [(path, PACKAGE / path.name) for path in sorted(UNITS.iterdir())]
     pairs.append((META / "recipes-core/pyvorin-recovery/pyvorin-recovery-conf/recovery.toml",

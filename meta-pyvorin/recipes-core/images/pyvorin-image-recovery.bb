@@ -13,6 +13,8 @@ IMAGE_FEATURES = ""
 IMAGE_LINGUAS = ""
 IMAGE_INSTALL = ""
 IMAGE_FSTYPES = "vfat"
+# The wks files name this image without the suffix of a root file system.
+IMAGE_NAME_SUFFIX = ""
 # nooelint: oelint.vars.specific - an override of the image type
 EXTRA_IMAGECMD:vfat = "-n RECOVERY"
 # KiB; must hold kernel and initramfs and fit the partition of the wks.
