@@ -12,7 +12,7 @@ SRC_URI = "file://boot.cmd.in"
 S = "${UNPACKDIR}"
 B = "${WORKDIR}/build"
 
-inherit deploy features_check kernel-arch
+inherit deploy features_check
 
 REQUIRED_DISTRO_FEATURES = "pyvorin-recovery"
 
@@ -21,6 +21,8 @@ INHIBIT_DEFAULT_DEPS = "1"
 
 # U-Boot's command for this kind of kernel image.
 PYVORIN_BOOTCMD ?= "${@{'Image': 'booti', 'zImage': 'bootz'}.get(d.getVar('KERNEL_IMAGETYPE'), 'bootm')}"
+# mkimage's name of the architecture, where it is not bitbake's.
+PYVORIN_MKIMAGE_ARCH ?= "${@{'aarch64': 'arm64', 'riscv64': 'riscv'}.get(d.getVar('TARGET_ARCH'), d.getVar('TARGET_ARCH'))}"
 # What the product's kernel wants on its command line, such as a console.
 PYVORIN_BOOTARGS ?= "panic=10 quiet"
 
@@ -30,7 +32,7 @@ do_install[noexec] = "1"
 do_compile() {
     sed -e 's|@KERNEL@|${KERNEL_IMAGETYPE}|g' -e 's|@BOOTCMD@|${PYVORIN_BOOTCMD}|g' \
         -e 's|@BOOTARGS@|${PYVORIN_BOOTARGS}|g' ${UNPACKDIR}/boot.cmd.in > ${B}/boot.cmd
-    mkimage -A ${UBOOT_ARCH} -T script -C none -n pyvorin -d ${B}/boot.cmd ${B}/boot.scr
+    mkimage -A ${PYVORIN_MKIMAGE_ARCH} -T script -C none -n pyvorin -d ${B}/boot.cmd ${B}/boot.scr
 }
 
 do_deploy() {
