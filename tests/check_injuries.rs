@@ -209,16 +209,17 @@ fn injuries(base: u64, count: u64) {
     let mut codes: BTreeMap<String, u64> = BTreeMap::new();
     let mut done = 0;
     let mut host = 0;
+    let only: Option<u64> = std::env::var("SEED").ok().map(|s| s.parse().expect("SEED is a number"));
     while done < count {
-        host += 1;
-        let o = odd(base + host, if host % 4 == 0 { 400 } else { 60 });
+        host = only.map_or(host + 1, |seed| seed / 1000 - base);
+        let o = odd(base + host, if (base + host).is_multiple_of(4) { 400 } else { 60 });
         let whole = folded(&o);
-        for k in 0..per_database {
+        for k in only.map_or(0..per_database, |seed| seed % 1000..seed % 1000 + 1) {
             let seed = (base + host) * 1000 + k;
             let rng = &mut Rng::new(seed);
             let mut hurt = whole.clone();
             let kind = injure(&mut hurt, rng);
-            done += 1;
+            done = if only.is_some() { count } else { done + 1 };
             let counts = table.entry(kind).or_default();
             counts[0] += 1;
             if hurt == whole {

@@ -1,5 +1,5 @@
 //! The part of a full check that needs SQL: CHECK constraints, expressions, foreign collations, virtual tables, and the
-//! texts of views and triggers. It runs after the check of the bytes found nothing, on a copy, and is timed apart.
+//! grammar of the schema's texts. It runs after the check of the bytes found nothing, on a copy, and is timed apart.
 //!
 //! Damage needs no second opinion: a database that the bytes show to be damaged is not handed to the engine.
 

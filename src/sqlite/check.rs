@@ -125,7 +125,7 @@ impl Coverage {
 /// What the engine said of the parts that were left to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineWord {
-    /// Tables it checked ("sqlite_schema": the texts of views and triggers).
+    /// Tables it checked ("sqlite_schema": the grammar of the texts of the schema).
     pub checked: Vec<String>,
     /// What it could not check, and why.
     pub unable: Vec<(String, String)>,

@@ -12,11 +12,13 @@
 
 mod index;
 mod literal;
+mod names;
 mod table;
 mod token;
 
 pub use index::index;
 pub use literal::{Literal, looks_numeric};
+pub use names::{Described, described};
 pub use table::table;
 pub use token::{Cursor, Kind, Token};
 

@@ -10,6 +10,7 @@ use crate::sqlite::bytes::be32;
 use crate::sqlite::collate::utf8;
 use crate::sqlite::overlay::Overlay;
 use crate::sqlite::record::{Field, Value, split};
+use crate::sqlite::schema::described;
 
 /// Entries read at most: ten times what the largest schemas in use hold.
 const MAX_ENTRIES: usize = 100_000;
@@ -54,6 +55,7 @@ pub(super) fn read(
             "table" if entry.root == 0 && !super::objects::is_virtual(&entry.sql) => "it has no root page",
             "index" if entry.root == 0 => "it has no root page",
             "view" | "trigger" if entry.root != 0 => "it has a root page",
+            "table" | "index" | "view" | "trigger" if disagrees(entry) => "its columns and its text disagree",
             "table" | "index" | "view" | "trigger" => continue,
             _ => "its kind is unknown",
         };
@@ -61,6 +63,18 @@ pub(super) fn read(
         reader.out.faults.push((1, format!("the schema's entry {name}: {fault}")));
     }
     Ok(reader.out)
+}
+
+/// True when kind, name or table are not what the text makes: the engine refuses such a schema. An index without a text
+/// is made by a constraint of its table.
+fn disagrees(entry: &SchemaEntry) -> bool {
+    if entry.sql.is_empty() {
+        return entry.kind != "index";
+    }
+    described(&entry.sql).is_some_and(|d| {
+        let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
+        d.kind != entry.kind || !same(&d.name, &entry.name) || !same(&d.table, &entry.table)
+    })
 }
 
 struct Reader<'a, 'b> {
