@@ -135,6 +135,30 @@ def framework_module_is_named_as_the_framework_cuts_names(box):
 
 
 @check
+def generators_scripts_let_the_system_start(box):
+    """Where the hook is not, as in an image that was built wrongly, and with unset variables being errors."""
+    premount = INITRAMFS / "initramfs-tools/scripts/local-premount/pyvorin-recovery"
+    for command in (("sh", "-u", premount), ("sh", "-eu", "-c", '. "$1"', "sh", INITRAMFS / "dracut/95pyvorin-recovery/pre-mount.sh")):
+        done = box.run(*command)
+        assert done.returncode == 0, f"{command}: {done.returncode} {done.stdout}"
+    for script in (premount, INITRAMFS / "initramfs-tools/hooks/pyvorin-recovery"):
+        done = box.run("sh", "-u", script, "prereqs")
+        assert done.returncode == 0 and done.stdout == "\n", f"{script}: {done.returncode} {done.stdout}"
+    # dracut sources its modules: defining the functions must do nothing, with every option of bash set.
+    done = box.run(shutil.which("bash"), "-euc", '. "$1"; check() { :; }; depends; echo fine', "bash",
+                   INITRAMFS / "dracut/95pyvorin-recovery/module-setup.sh")
+    assert done.stdout == "fine\n", done.stdout
+
+
+@check
+def debian_hook_says_which_variable_is_not_set(box):
+    done = box.run("sh", "-u", TOP / "tests/layers/debian-hook.sh", box.path)
+    assert done.returncode == 8 and "GENERATOR is not set" in done.stdout, done.stdout
+    done = box.run("sh", "-u", TOP / "tests/layers/debian-hook.sh")
+    assert done.returncode != 0, done.stdout
+
+
+@check
 def install_puts_files_below_a_root_with_spaces(box):
     root = box.path / "a root"
     root.mkdir()
