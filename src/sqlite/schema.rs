@@ -22,6 +22,8 @@ pub use names::{Described, described};
 pub use table::table;
 pub use token::{Cursor, Kind, Token};
 
+use std::collections::BTreeMap;
+
 /// Longest text read. SQLite allows a thousand million bytes; two thousand columns with long names need a quarter of this.
 pub const MAX_TEXT: usize = 1 << 18;
 /// Most columns of a table or index: SQLITE_MAX_COLUMN as every common build has it.
@@ -175,12 +177,14 @@ pub struct TableDef {
     /// The indexes its constraints imply, in the order of their numbers. The primary key of a WITHOUT ROWID table is
     /// among them and has a number, but no entry in `sqlite_schema`: it is the table.
     pub auto_indexes: Vec<IndexDef>,
+    /// Columns by name in lower case: a hostile schema can ask for them millions of times.
+    names: BTreeMap<String, usize>,
 }
 
 impl TableDef {
     /// The column of this name.
     pub fn column(&self, name: &str) -> Option<usize> {
-        self.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name))
+        self.names.get(&name.to_ascii_lowercase()).copied()
     }
 
     /// The automatic index of this name.

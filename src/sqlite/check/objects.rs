@@ -257,12 +257,18 @@ fn keys(
     format: u32,
 ) -> (Keys, Option<Vec<PartFrom>>, Option<&'static str>) {
     let order = order_of(layout, format);
-    let stored = t.stored_columns();
+    // The first place of each column in the record.
+    let mut places = vec![None; t.columns.len()];
+    for (at, column) in t.stored_columns().into_iter().enumerate() {
+        if let Some(place @ None) = places.get_mut(column) {
+            *place = Some(at);
+        }
+    }
     let part = |p: &KeyPart| match p.source {
         KeySource::Rowid => Some(PartFrom::Rowid),
         KeySource::Column(c) if t.rowid_alias == Some(c) => Some(PartFrom::Rowid),
         KeySource::Column(c) => {
-            let at = stored.iter().position(|s| *s == c)?;
+            let at = places.get(c).copied().flatten()?;
             let missing = t.columns.get(c)?.default.clone().unwrap_or(Literal::Null);
             Some(PartFrom::Stored { at, missing })
         }

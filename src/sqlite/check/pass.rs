@@ -77,6 +77,7 @@ pub(super) struct Pass<'a, 'b> {
     pub odd_text: BTreeMap<usize, (u64, i64)>,
     pub interiors: BTreeMap<u32, Interior>,
     kept: usize,
+    again: (u32, Vec<u8>),
     pub chains: Vec<Chain>,
     /// Overflow pages that may still be read for values before the file must be hostile.
     pub chain_reads: u64,
@@ -101,6 +102,7 @@ impl<'a, 'b> Pass<'a, 'b> {
             odd_text: BTreeMap::new(),
             interiors: BTreeMap::new(),
             kept: 0,
+            again: (0, Vec::new()),
             chains: Vec::new(),
             chain_reads: 4 * u64::from(pages) + 1024,
             aim: Aim::Check,
@@ -194,8 +196,11 @@ impl<'a, 'b> Pass<'a, 'b> {
         if let Some(image) = self.interiors.get(&page).and_then(|i| i.image.as_deref()) {
             return Ok(Tree::parse(image, page, geometry).ok().map(|t| f(&t)));
         }
-        let image = self.env.source.page(page)?.unwrap_or_default();
-        Ok(Tree::parse(&image, page, geometry).ok().map(|t| f(&t)))
+        // Neighbours in the file mostly have one parent, so the last one read again is worth keeping.
+        if self.again.0 != page {
+            self.again = (page, self.env.source.page(page)?.unwrap_or_default());
+        }
+        Ok(Tree::parse(&self.again.1, page, geometry).ok().map(|t| f(&t)))
     }
 
     /// Reads the file once, in order, and judges what stands on each page.

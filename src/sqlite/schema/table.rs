@@ -1,5 +1,7 @@
 //! CREATE TABLE (sqlite.org/lang_createtable.html): columns, constraints, options, and what they imply.
 
+use std::collections::BTreeMap;
+
 use super::index::{RawPart, key_list, name_of, object_name, part};
 use super::literal::{default, skip_group};
 use super::token::{Cursor, Kind, Token, unquote};
@@ -47,6 +49,7 @@ pub fn table(sql: &str) -> Result<TableDef, NotUnderstood> {
         primary_key: Vec::new(),
         has_check: false,
         auto_indexes: Vec::new(),
+        names: BTreeMap::new(),
     };
     let mut reader = Reader { cursor, table, in_key: Vec::new(), alias_desc: false, has_key: false };
     reader.body()?;
@@ -103,6 +106,7 @@ impl<'a> Reader<'a> {
             StandardType::Any => Affinity::Numeric,
             _ => affinity_of(&declared),
         };
+        self.table.names.insert(name.to_ascii_lowercase(), self.table.columns.len());
         self.table.columns.push(ColumnDef {
             name,
             declared,
