@@ -311,7 +311,8 @@ pub fn sentences(d: &DatabaseReport) -> Vec<String> {
     for finding in d.findings.iter().filter(|f| f.level >= Level::Warning && f.code != "left") {
         lines.push(format!("  {}: {}", finding.code, finding.message));
     }
-    for part in &d.not_checked {
+    // Where the engine was not asked at all (at boot, before a repair), the JSON says so; here it would be noise.
+    for part in d.not_checked.iter().filter(|_| d.engine_ms.is_some()) {
         lines.push(format!("  not checked: {part}"));
     }
     match (d.action.as_deref(), &d.tables) {

@@ -61,7 +61,9 @@ usage: pyvorin-recovery check [--quick] [DB...]
 Gives a verdict on each database: is the structure sound, and is every committed transaction reachable.
 Without DB: all databases of the configuration.
   --quick   read headers, the WAL, the schema and the freelist head only
-Writes: nothing, not even a -shm file.
+What needs SQL (CHECK constraints, partial and expression indexes) goes to SQLite on a private copy in /var/tmp, /tmp or
+/run, which is removed again; where none of them has room, the report says what was not checked.
+Writes: nothing else, not even a -shm file.
 Exit codes: 0 nothing wrong, 4 damaged, lossy or missing, 8 could not be read, 16 usage.
 ";
 const REPAIR: &str = "\
