@@ -41,6 +41,7 @@ test-full: test
 bench: build bench-check
 	@python3 tests/qemu/bench.py
 	@if [ -f tests/drills.rs ]; then nice cargo test --release --test drills -- --ignored --nocapture; fi
+	@nice cargo test --release --test wal_injuries --test foreign_logs -- --ignored --nocapture
 
 bench-check:
 	@nice cargo test --release --test check_bench -- --ignored --nocapture check_against

@@ -46,7 +46,7 @@ fn ours(db: &Vec<u8>, log: Option<&Vec<u8>>, seed: u64) -> Structure {
     let scan = wal::scan(log, None).unwrap();
     let (upto, pages) = scan.last_commit(scan.prefix());
     let sum = scan.frame(upto).map_or([0, 0], |f| f.stored);
-    let fold = Fold { page_size: scan.page_size, frames: vec![(1, upto)], upto, pages, sum };
+    let fold = Fold { page_size: scan.page_size, frames: vec![(1, upto)], upto, pages, sum, mends: Vec::new() };
     full(&Overlay::folded(Some(db), log, &scan, &fold), seed)
 }
 

@@ -37,8 +37,18 @@ const CLASSES: [&str; 11] = [
 ];
 
 fn candidate(rung: Rung, extras: bool, completeness: Completeness) -> Candidate {
-    let fold = |upto| Fold { page_size: 4096, frames: vec![(1, upto)], upto, pages: 10, sum: [1, 2] };
-    Candidate { rung, base: fold(9), extras: extras.then(|| fold(12)), completeness, frames_lost: 0, in_doubt: false }
+    let fold =
+        |upto| Fold { page_size: 4096, frames: vec![(1, upto)], upto, pages: 10, sum: [1, 2], mends: Vec::new() };
+    Candidate {
+        rung,
+        base: fold(9),
+        rollback: None,
+        extras: extras.then(|| fold(12)),
+        completeness,
+        frames_lost: 0,
+        in_doubt: false,
+        proof: Default::default(),
+    }
 }
 
 fn verdict(name: &str, class: &str) -> DatabaseVerdict {
@@ -104,6 +114,7 @@ fn verdict(name: &str, class: &str) -> DatabaseVerdict {
             owner: (10, 10),
             log: !matches!(log, WalState::Absent),
             shm: class == "resync",
+            journal: false,
             fingerprint: "abcd1234".into(),
         },
     }

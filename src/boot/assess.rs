@@ -9,8 +9,10 @@ use super::looked::{LookedAt, looked};
 use crate::journal::IntentEvidence;
 use crate::slots::Slot;
 use crate::sqlite::check::{DamagedObject, Scope};
+use crate::sqlite::foreign::{PageOne, counts_agree};
 use crate::sqlite::judge::{Completeness, DbSize, Finding, Level, LogVerdict, WalState, judge};
 use crate::sqlite::observe::{ShmState, WalEvidence};
+use crate::sqlite::rollback::{self, JournalEvidence};
 
 /// Everything judged in one pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +160,9 @@ pub struct FileSet {
     pub log: bool,
     /// True when a wal-index exists.
     pub shm: bool,
+    /// True when a hot rollback journal exists.
+    #[serde(default)]
+    pub journal: bool,
     /// A short word that changes when the files do; names a preserved copy.
     pub fingerprint: String,
 }
@@ -321,8 +326,15 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
         present: stat.is_some_and(|s| s.len > 0),
         pages: stat.zip(page_size.or_else(|| log_page_size(&d.wal))).map_or(0, |(s, p)| whole_pages(s.len, p)),
         page_size,
+        page_one: d.header.as_ref().and_then(|h| h.as_ref().ok()).map(PageOne::from),
+        sound_alone: d.sound_alone,
+        sound_with_log: d
+            .structure
+            .as_ref()
+            .filter(|s| s.scope == Scope::Full && !s.out_of_time)
+            .map(|s| s.sound() && counts_agree(&s.schema)),
     };
-    let log = if d.hot_journal { quiet(&d.wal) } else { judge(&d.wal, &d.shm, size) };
+    let log = if d.hot_journal { journal(d, &size) } else { judge(&d.wal, &d.shm, size) };
     let side_files = !matches!(d.wal, WalEvidence::Absent) || d.shm != ShmState::Absent;
     let structure = match &d.file {
         FileFact::Missing => {
@@ -364,10 +376,6 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
         let text = format!("open in {}: stop the agent through its service manager, then repair", d.held_by.join(", "));
         findings.push(Finding::new(Level::Warning, "in-use", text));
     }
-    if d.hot_journal {
-        let text = "a rollback journal is waiting; SQLite will roll it back when the agent opens the database";
-        findings.push(Finding::new(Level::Info, "hot-journal", text));
-    }
     // What was read while it changed is a mixture of two states, and its findings are about neither.
     if let Some(s) = d.structure.as_ref().filter(|_| !d.moving) {
         findings.extend(s.findings.iter().cloned());
@@ -390,8 +398,7 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
         completeness = Completeness::Unknown;
     }
     let missing_is_fine = structure == StructureVerdict::Missing && !side_files;
-    let needs_repair =
-        !d.moving && !d.hot_journal && (log.needs_repair || !(structure == StructureVerdict::Sound || missing_is_fine));
+    let needs_repair = !d.moving && (log.needs_repair || !(structure == StructureVerdict::Sound || missing_is_fine));
     let (pages, page_size) = match &d.structure {
         Some(s) => (s.pages, s.header.as_ref().map_or(0, |h| h.page_size)),
         None => (size.pages, page_size.unwrap_or(0)),
@@ -422,6 +429,7 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
             owner: stat.map(|s| (s.uid, s.gid)).or(d.directory_owner).unwrap_or((0, 0)),
             log: !matches!(d.wal, WalEvidence::Absent),
             shm: d.shm != ShmState::Absent,
+            journal: d.hot_journal,
             fingerprint: fingerprint(d, stat.map_or((0, 0), |s| (s.len, s.mtime_ns))),
         },
     }
@@ -441,9 +449,31 @@ fn log_page_size(wal: &WalEvidence) -> Option<u32> {
 
 /// With a hot rollback journal the file is mid-transaction: a log beside it is not judged.
 fn quiet(wal: &WalEvidence) -> LogVerdict {
-    let mut v = judge(&WalEvidence::Absent, &ShmState::Absent, DbSize { present: true, pages: 0, page_size: None });
+    let mut v = judge(&WalEvidence::Absent, &ShmState::Absent, DbSize { present: true, ..DbSize::default() });
     if !matches!(wal, WalEvidence::Absent) {
         v.state = WalState::Empty;
+    }
+    v
+}
+
+/// A hot rollback journal, as what it asks to be done: by SQLite, or before SQLite sees it.
+fn journal(d: &DatabaseEvidence, size: &DbSize) -> LogVerdict {
+    let mut v = quiet(&d.wal);
+    match &d.journal {
+        JournalEvidence::Hot(facts) => {
+            let page_size = size.page_size.unwrap_or(facts.page_size);
+            let found = rollback::judge(facts, size.page_one.as_ref(), page_size, d.sound_alone, size.sound_with_log);
+            v.findings = found.findings;
+            v.candidates = found.candidates;
+            v.needs_repair = found.needs_repair;
+        }
+        JournalEvidence::Unreadable(why) => {
+            let text =
+                format!("the rollback journal could not be read: {why}; check the storage, then run `check` again");
+            v.findings.push(Finding::new(Level::Error, "journal-unreadable", text));
+            v.needs_repair = true;
+        }
+        JournalEvidence::Absent | JournalEvidence::Cold => {}
     }
     v
 }

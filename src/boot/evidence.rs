@@ -14,6 +14,7 @@ use crate::slots::file::FileState;
 use crate::sqlite::check::{Scope, Structure};
 use crate::sqlite::header::{Header, HeaderFault};
 use crate::sqlite::observe::{ShmState, WalEvidence};
+use crate::sqlite::rollback::JournalEvidence;
 
 /// Everything sensed in one pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,11 +138,17 @@ pub struct DatabaseEvidence {
     pub wal: WalEvidence,
     /// The wal-index.
     pub shm: ShmState,
-    /// A rollback journal that is not empty.
+    /// True when SQLite would play a rollback journal back.
     pub hot_journal: bool,
+    /// The rollback journal.
+    #[serde(default)]
+    pub journal: JournalEvidence,
     /// Structure of what SQLite would see (database with the valid chain laid over it); `None` when nothing could be
     /// read or the file moved while it was.
     pub structure: Option<Structure>,
+    /// Whether the database without its log is sound by a full check, where one was made: the log is in question then.
+    #[serde(default)]
+    pub sound_alone: Option<bool>,
     /// The scope asked for.
     pub scope: Scope,
     /// True when the file changed under the reader more than once: a live database.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::edge::{TableGain, TableRows};
-use crate::sqlite::judge::Completeness;
+use crate::sqlite::judge::{Completeness, Proof};
 
 /// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,4 +55,7 @@ pub struct Detail {
     pub frames_lost: u32,
     /// True when verified frames were left out because nothing proved that they belong.
     pub in_doubt: bool,
+    /// How exact the result is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub proof: Option<Box<Proof>>,
 }

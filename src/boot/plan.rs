@@ -173,6 +173,11 @@ fn repair(
     let shm = side(&v.location, "-shm");
     let mut files = Vec::new();
     let mut retire = Vec::new();
+    let journal = side(&v.location, "-journal");
+    if v.files.journal {
+        files.push(journal.clone());
+        retire.push(journal.clone());
+    }
     if v.files.log {
         files.push(log.clone());
         retire.push(log.clone());
@@ -191,6 +196,7 @@ fn repair(
         path: v.location.clone(),
         source: if v.files.present { kept(&v.location) } else { None },
         log: if v.files.log { kept(&log) } else { None },
+        journal: if v.files.journal { kept(&journal) } else { None },
         stage: data.join(STAGE).join(&op),
         candidates,
         owner: settings.owner.unwrap_or(v.files.owner),
@@ -235,6 +241,9 @@ fn keep_copy(v: &DatabaseVerdict, policy: &Policy<'_>, need: &mut u64, assessmen
         return None;
     }
     let mut files = Vec::new();
+    if v.files.journal {
+        files.push(side(&v.location, "-journal"));
+    }
     if v.files.log {
         files.push(side(&v.location, "-wal"));
     }

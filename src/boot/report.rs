@@ -9,7 +9,7 @@ use super::outcome::{Outcome, StepResult};
 use super::step::{Ending, Plan};
 use crate::error::Exit;
 use crate::sqlite::check::{DamagedObject, Scope};
-use crate::sqlite::judge::{Completeness, Finding, Level, WalState};
+use crate::sqlite::judge::{Completeness, Finding, Level, Proof, WalState};
 
 /// The log in numbers (design contract, section 5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +80,9 @@ pub struct DatabaseReport {
     /// Where the originals are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<PathBuf>,
+    /// How exactly the result (or the best that a repair could do) is a committed state, and why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exactness: Option<Proof>,
     /// The two axes as they were found, where an action changed them; the axes above are then those of the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<Found>,
@@ -178,6 +181,7 @@ pub fn verdict(v: &DatabaseVerdict) -> DatabaseReport {
         action: None,
         tables: None,
         quarantine: None,
+        exactness: v.log.candidates.first().map(|c| c.proof.clone()),
         found: None,
     }
 }
@@ -201,6 +205,7 @@ pub fn repaired(v: &DatabaseVerdict, outcomes: &[Outcome], now: Option<&Database
         };
         report.tables = Some(built.tables.iter().map(rows).collect());
         report.action = built.action.clone();
+        report.exactness = built.proof.as_deref().cloned();
         report.found = Some(Found {
             structure: v.structure,
             completeness: v.completeness,

@@ -1,5 +1,7 @@
 //! Asks the machine. Read-only by type: it receives [`Look`], which has no writing method. No judgement here.
 
+mod logs;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
@@ -17,9 +19,11 @@ use crate::record::{self, Decoded};
 use crate::slots::Slot;
 use crate::slots::file as slot_file;
 use crate::sqlite::check::{self, Scope, Structure, SumKey};
+use crate::sqlite::foreign;
 use crate::sqlite::header::{self, Header, HeaderFault};
 use crate::sqlite::observe::{self, LogFacts, ShmState, WalEvidence};
 use crate::sqlite::overlay::{Fold, Overlay};
+use crate::sqlite::rollback::{JournalEvidence, Rollback};
 use crate::sqlite::wal::WalScan;
 use crate::sqlite::{ReadAt, read_vec};
 
@@ -281,7 +285,9 @@ fn nothing(config: &Database, clean: bool) -> DatabaseEvidence {
         wal: WalEvidence::Absent,
         shm: ShmState::Absent,
         hot_journal: false,
+        journal: JournalEvidence::Absent,
         structure: None,
+        sound_alone: None,
         scope: Scope::Quick,
         moving: false,
         superblock_clean: clean,
@@ -333,11 +339,25 @@ fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bo
         (WalEvidence::Unreadable(_), None) => true,
         (WalEvidence::Absent | WalEvidence::Empty, None) => !clean,
     };
+    let suspect = db.is_some_and(|f| logs::in_question(&d, f));
+    let wants_full = wants_full || suspect && request.scope.is_none();
     d.scope = if wants_full { Scope::Full } else { Scope::Quick };
     match structure(look, location, db, &d, scan.as_ref(), request) {
         Ok(structure) => d.structure = structure,
         Err(e) if matches!(d.file, FileFact::Present(_)) => d.file = FileFact::Unreadable(e.to_string()),
         Err(_) => {}
+    }
+    let breaks = d
+        .structure
+        .as_ref()
+        .is_some_and(|s| s.scope == Scope::Full && !(s.sound() && foreign::counts_agree(&s.schema)));
+    let replays = d.hot_journal || matches!(&d.wal, WalEvidence::Present(facts) if facts.committed > 0);
+    if let (Some(db), Some(Ok(header))) = (db, &d.header)
+        && wants_full
+        && replays
+        && (suspect || breaks)
+    {
+        d.sound_alone = logs::alone(look, db, header.page_size, request);
     }
     d.moving = moved(&before, &identity(look, config), &d);
     d
@@ -345,8 +365,9 @@ fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bo
 
 /// Looks at everything beside the database; gives the frames of the log where it could be read.
 fn side_files(look: &dyn Look, location: &Path, db: Option<&dyn ReadAt>, d: &mut DatabaseEvidence) -> Option<WalScan> {
-    d.hot_journal =
-        matches!(look.stat(&side(location, "-journal")), Ok(Some(s)) if s.kind == FileKind::File && s.len > 512);
+    d.journal = logs::rollback_journal(look, location, d.header.as_ref());
+    // Beside an empty database SQLite deletes the journal.
+    d.hot_journal = db.is_some() && matches!(d.journal, JournalEvidence::Hot(_) | JournalEvidence::Unreadable(_));
     let shm = side(location, "-shm");
     d.shm = match look.stat(&shm) {
         Ok(None) => ShmState::Absent,
@@ -408,6 +429,15 @@ fn structure(
         return check::check_keyed(&source, d.scope, key, &mut go_on).map(Some);
     }
     let Some(db) = db else { return Ok(None) };
+    if let (JournalEvidence::Hot(facts), true) = (&d.journal, d.hot_journal)
+        && facts.pages > 0
+    {
+        // What SQLite will see once it has put the pages back.
+        let journal = look.open(&side(location, "-journal"))?;
+        let back = Rollback { page_size: facts.page_size, pages: facts.pages, images: facts.images.clone() };
+        let source = Overlay::rolled_back(db, &*journal, &back);
+        return check::check_keyed(&source, d.scope, key, &mut go_on).map(Some);
+    }
     let page_size = match &d.header {
         Some(Ok(h)) => h.page_size,
         _ => 4096,
@@ -447,6 +477,7 @@ fn sensed_fold(facts: &LogFacts) -> Fold {
         upto: facts.committed,
         pages: facts.commit_pages,
         sum: facts.commit_sum,
+        mends: Vec::new(),
     }
 }
 

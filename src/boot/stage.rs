@@ -13,6 +13,7 @@ use crate::record;
 use crate::sqlite::judge::Candidate;
 use crate::sqlite::overlay::Fold;
 use crate::sqlite::read_vec;
+use crate::sqlite::rollback::Rollback;
 use crate::sqlite::wal;
 
 /// Builds the first candidate that the engine calls sound and writes PREPARED.
@@ -39,6 +40,9 @@ type Gated = Result<(Vec<TableRows>, Vec<TableGain>), String>;
 /// The outer error: could not build; the inner: built and refused.
 fn candidate_file(machine: &mut dyn Machine, build: &Build, candidate: &Candidate, staged: &Path) -> io::Result<Gated> {
     fold_into(machine, build, &candidate.base, staged)?;
+    if let Some(back) = &candidate.rollback {
+        roll_back(machine, build, back, staged)?;
+    }
     let mut gained = Vec::new();
     if let Some(extras) = &candidate.extras {
         let donor = with_suffix(staged, ".donor");
@@ -93,7 +97,8 @@ fn fold_into(machine: &mut dyn Machine, build: &Build, fold: &Fold, to: &Path) -
     let images = {
         let log = machine.open(path)?;
         let scan = wal::scan(&*log, Some(fold.page_size))?;
-        let last = scan.frame(fold.upto).map(|f| (f.stored, f.commit));
+        let commit = |stored: u32| fold.mend(fold.upto).map_or(stored, |m| m.commit);
+        let last = scan.frame(fold.upto).map(|f| (f.stored, commit(f.commit)));
         if scan.page_size != fold.page_size || last != Some((fold.sum, fold.pages)) {
             return Err(io::Error::other("the log is not the one that was sensed; nothing is changed"));
         }
@@ -101,13 +106,28 @@ fn fold_into(machine: &mut dyn Machine, build: &Build, fold: &Fold, to: &Path) -
     };
     let size = usize::try_from(fold.page_size).unwrap_or(0);
     for (page, frame) in images {
-        let image = read_vec(&*machine.open(path)?, wal::image_offset(fold.page_size, frame), size)?;
+        let mut image = read_vec(&*machine.open(path)?, wal::image_offset(fold.page_size, frame), size)?;
+        fold.put_right(frame, &mut image);
         if image.len() != size {
             return Err(io::Error::other(format!("frame {frame} cannot be read in full")));
         }
         machine.write_at(to, u64::from(page - 1) * u64::from(fold.page_size), &image)?;
     }
     machine.set_len(to, u64::from(fold.pages) * u64::from(fold.page_size))
+}
+
+/// Puts pages of the preserved rollback journal back into the staged copy.
+fn roll_back(machine: &mut dyn Machine, build: &Build, back: &Rollback, to: &Path) -> io::Result<()> {
+    let path = build.journal.as_ref().ok_or_else(|| io::Error::other("the plan names a rollback and no journal"))?;
+    let size = usize::try_from(back.page_size).unwrap_or(0);
+    for (page, at) in &back.images {
+        let image = read_vec(&*machine.open(path)?, *at, size)?;
+        if image.len() != size {
+            return Err(io::Error::other(format!("the journal's image of page {page} cannot be read in full")));
+        }
+        machine.write_at(to, u64::from(page.saturating_sub(1)) * u64::from(back.page_size), &image)?;
+    }
+    machine.set_len(to, u64::from(back.pages) * u64::from(back.page_size))
 }
 
 fn prepare(
@@ -157,12 +177,16 @@ fn prepare(
         gained,
         frames_lost: candidate.frames_lost,
         in_doubt: candidate.in_doubt,
+        proof: Some(Box::new(candidate.proof.clone())),
         ..Detail::default()
     })
 }
 
 /// The contract's word for what a candidate does.
 fn word(candidate: &Candidate) -> &'static str {
+    if candidate.proof.why.iter().any(|w| w == "log-set-aside") {
+        return "set-aside";
+    }
     match candidate.rung {
         Rung::Replay => "replayed",
         Rung::Resync => "resynced",

@@ -93,6 +93,9 @@ pub struct Build {
     pub source: Option<PathBuf>,
     /// The preserved log.
     pub log: Option<PathBuf>,
+    /// The preserved rollback journal.
+    #[serde(default)]
+    pub journal: Option<PathBuf>,
     /// Staging directory.
     pub stage: PathBuf,
     /// Candidates, best first.

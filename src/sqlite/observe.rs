@@ -4,8 +4,12 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use super::foreign::{self, Origin, PageOne};
+use super::header;
 use super::resync::{self, Generation};
 use super::wal::{self, ShmHint, WalHeader, WalHeaderFault, WalScan};
+
+pub use super::wal::LogTail;
 use super::{ReadAt, read_vec};
 
 /// Largest wal-index read: 32 KiB for every 4096 frames, up to the frame limit of the scanner.
@@ -25,16 +29,6 @@ pub enum WalEvidence {
     Present(Box<LogFacts>),
 }
 
-/// What stands behind the valid chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogTail {
-    /// The file ends, or frames of older generations follow.
-    Clean,
-    /// A frame or part of one that does not continue the chain.
-    Torn,
-}
-
 /// A log in numbers; frame by frame only where something is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFacts {
@@ -48,6 +42,9 @@ pub struct LogFacts {
     pub prefix: u32,
     /// Frames up to the last commit of those.
     pub committed: u32,
+    /// Commits among those.
+    #[serde(default)]
+    pub commits: u32,
     /// Database size in pages after that commit.
     pub commit_pages: u32,
     /// Stored checksum of that commit frame.
@@ -56,6 +53,9 @@ pub struct LogFacts {
     pub tail: LogTail,
     /// Pages up to `commit_pages` that are neither in the log nor in the database file.
     pub missing_pages: u32,
+    /// What they say of the database they were made from.
+    #[serde(default)]
+    pub origin: Origin,
     /// Frames and comparisons, present when the header is damaged or live frames stand behind a break.
     pub trouble: Option<Trouble>,
 }
@@ -91,7 +91,7 @@ pub fn wal(
     shm: Option<&ShmHint>,
 ) -> io::Result<(WalEvidence, WalScan)> {
     let scan = wal::scan(wal, page_size)?;
-    if scan.is_empty() {
+    if wal.size() == 0 || scan.header.is_ok() && scan.is_empty() && scan.rest == 0 {
         return Ok((WalEvidence::Empty, scan));
     }
     let prefix = scan.prefix();
@@ -108,24 +108,81 @@ pub fn wal(
         frames: scan.len(),
         prefix,
         committed,
+        commits: commits(&scan, committed),
         commit_pages,
         commit_sum: scan.frame(committed).map_or([0, 0], |f| f.stored),
-        tail: tail(&scan, prefix, live),
+        tail: scan.tail(prefix, live.unwrap_or_default()),
         missing_pages: missing(&scan, committed, commit_pages, held),
+        origin: origin(&scan, committed, wal, db, reserved)?,
         trouble: None,
     };
     facts.trouble = trouble.map(|generation| Trouble { scan: scan.clone(), generation });
     Ok((WalEvidence::Present(Box::new(facts)), scan))
 }
 
-fn tail(scan: &WalScan, prefix: u32, live: Option<[u32; 2]>) -> LogTail {
-    match scan.frame(prefix + 1) {
-        None if scan.rest == 0 => LogTail::Clean,
-        None => LogTail::Torn,
-        // A frame of an older generation is how every log ends that was reset before; zeroes and live salts are not.
-        Some(f) if Some(f.salt) != live && f.salt != [0, 0] => LogTail::Clean,
-        Some(_) => LogTail::Torn,
+fn commits(scan: &WalScan, committed: u32) -> u32 {
+    let frames = scan.frames.get(..usize::try_from(committed).unwrap_or(0)).unwrap_or(&[]);
+    u32::try_from(frames.iter().filter(|f| f.commit != 0).count()).unwrap_or(u32::MAX)
+}
+
+/// The first sector is written as a whole, whatever becomes of the rest of page 1.
+const SECTOR: usize = 512;
+/// Where the schema's b-tree begins on page 1.
+const TREE: usize = 100;
+
+fn origin(
+    scan: &WalScan,
+    committed: u32,
+    wal: &dyn ReadAt,
+    db: Option<&dyn ReadAt>,
+    reserved: u8,
+) -> io::Result<Origin> {
+    let mut origin = Origin::default();
+    let size = usize::try_from(scan.page_size).unwrap_or(0);
+    let page = |number: u32| match db {
+        Some(db) => read_vec(db, u64::from(number.saturating_sub(1)) * u64::from(scan.page_size), size),
+        None => Ok(Vec::new()),
+    };
+    let held = page(1)?;
+    let usable = scan.page_size.saturating_sub(u32::from(reserved));
+    // Sectors of page 1 that no image has, from the schema on.
+    let mut strange: Vec<(usize, usize)> = (0..held.len().div_ceil(SECTOR)).map(|i| (i * SECTOR, SECTOR)).collect();
+    let root = foreign::sequence_root(&held, usable);
+    let (mut seen, mut sequence) = (false, None);
+    for n in 1..=committed {
+        let Some(frame) = scan.frame(n) else { break };
+        if frame.page == 1 {
+            let image = read_vec(wal, scan.image_offset(n), size)?;
+            if !seen {
+                origin.first = header::parse(&image).ok().as_ref().map(PageOne::from);
+            }
+            seen = true;
+            origin.held |= image.len() == size && image.get(..SECTOR) == held.get(..SECTOR);
+            let part = |bytes: &[u8], at: usize, len: usize| bytes.get(at.max(TREE)..at + len).map(<[u8]>::to_vec);
+            strange.retain(|(at, len)| part(&image, *at, *len) != part(&held, *at, *len));
+        }
+        if Some(frame.page) == root {
+            sequence = Some(n);
+            origin.sequence_ahead |= read_vec(wal, scan.image_offset(n), size)? == page(frame.page)?;
+        }
+        if frame.commit != 0 {
+            origin.largest = origin.largest.max(frame.commit);
+            if !seen {
+                let (least, most) = origin.early;
+                let least = if least == 0 { frame.commit } else { least.min(frame.commit) };
+                origin.early = (least, most.max(frame.commit));
+            }
+        }
     }
+    origin.other_schema = seen && !strange.is_empty();
+    // A page that some frame has as it is was copied back from here.
+    let copied = std::mem::take(&mut origin.sequence_ahead);
+    if let (Some(root), Some(n), false) = (root, sequence, copied) {
+        let last = foreign::marks(&read_vec(wal, scan.image_offset(n), size)?, root, usable);
+        let own = foreign::marks(&page(root)?, root, usable);
+        origin.sequence_ahead = own.iter().any(|(name, mark)| last.get(name).is_some_and(|m| m < mark));
+    }
+    Ok(origin)
 }
 
 fn missing(scan: &WalScan, committed: u32, pages: u32, held: u64) -> u32 {

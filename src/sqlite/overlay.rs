@@ -6,8 +6,32 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::check::pass::{There, read_full};
+use super::rollback::Rollback;
 use super::wal::{WalScan, image_offset};
 use super::{ReadAt, read_vec};
+
+/// A frame that is used though its header, or one word of its image, is damaged: what it must be read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mend {
+    /// Frame number.
+    pub frame: u32,
+    /// Its page number.
+    pub page: u32,
+    /// Its commit size, 0 inside a transaction.
+    pub commit: u32,
+    /// Offset in the image and the four bytes that stand there.
+    pub word: Option<(u32, [u8; 4])>,
+}
+
+impl Mend {
+    /// Puts page number and commit size right in a scan.
+    pub fn apply(&self, scan: &mut WalScan) {
+        let at = self.frame.checked_sub(1).and_then(|i| usize::try_from(i).ok());
+        if let Some(frame) = at.and_then(|i| scan.frames.get_mut(i)) {
+            (frame.page, frame.commit) = (self.page, self.commit);
+        }
+    }
+}
 
 /// Which frames of a log make a database: every accepted frame up to a commit, the last image of each page winning.
 /// Self-contained, so that a plan can carry it; `upto` 0 means the database alone.
@@ -23,12 +47,15 @@ pub struct Fold {
     pub pages: u32,
     /// Stored checksum of frame `upto`, so that a log that moved since sensing is noticed.
     pub sum: [u32; 2],
+    /// Frames among them that must be put right to be read.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub mends: Vec<Mend>,
 }
 
 impl Fold {
     /// The database alone.
     pub fn nothing(page_size: u32) -> Self {
-        Self { page_size, frames: Vec::new(), upto: 0, pages: 0, sum: [0, 0] }
+        Self { page_size, frames: Vec::new(), upto: 0, pages: 0, sum: [0, 0], mends: Vec::new() }
     }
 
     /// Accepted frame numbers up to the commit, ascending.
@@ -36,9 +63,23 @@ impl Fold {
         self.frames.iter().flat_map(|(a, b)| *a..=*b).take_while(|n| *n <= self.upto)
     }
 
+    /// What a frame must be read as, where that differs from what it says.
+    pub fn mend(&self, frame: u32) -> Option<&Mend> {
+        self.mends.iter().find(|m| m.frame == frame)
+    }
+
+    /// Puts the image of a frame right.
+    pub fn put_right(&self, frame: u32, image: &mut [u8]) {
+        let Some((at, bytes)) = self.mend(frame).and_then(|m| m.word) else { return };
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        if let Some(word) = image.get_mut(at..at.saturating_add(4)) {
+            word.copy_from_slice(&bytes);
+        }
+    }
+
     /// The winning frame of each page.
     pub fn images(&self, scan: &WalScan) -> BTreeMap<u32, u32> {
-        let page = |n: u32| scan.frame(n).map(|f| (f.page, n));
+        let page = |n: u32| self.mend(n).map(|m| m.page).or_else(|| scan.frame(n).map(|f| f.page)).map(|p| (p, n));
         self.numbers().filter_map(page).filter(|(p, _)| *p <= self.pages).collect()
     }
 }
@@ -53,6 +94,10 @@ pub struct Overlay<'a> {
     db: Option<&'a dyn ReadAt>,
     wal: Option<&'a dyn ReadAt>,
     images: BTreeMap<u32, u32>,
+    /// Images that stand elsewhere in the side file (a rollback journal), by page.
+    places: BTreeMap<u32, u64>,
+    /// Images that had to be put right, by page.
+    mended: BTreeMap<u32, Vec<u8>>,
     /// Page size in bytes.
     pub page_size: u32,
     /// Size of the result in pages; what a commit claims beyond that is in neither file.
@@ -63,7 +108,15 @@ impl<'a> Overlay<'a> {
     /// The database alone.
     pub fn alone(db: &'a dyn ReadAt, page_size: u32) -> Self {
         let pages = u32::try_from(db.size().div_ceil(u64::from(page_size.max(1)))).unwrap_or(u32::MAX);
-        Self { db: Some(db), wal: None, images: BTreeMap::new(), page_size, pages }
+        Self {
+            db: Some(db),
+            wal: None,
+            images: BTreeMap::new(),
+            places: BTreeMap::new(),
+            mended: BTreeMap::new(),
+            page_size,
+            pages,
+        }
     }
 
     /// The database with a fold of its log. A missing or empty database file is all zeroes.
@@ -72,14 +125,39 @@ impl<'a> Overlay<'a> {
             let page_size = fold.page_size;
             let pages = db.map_or(0, |d| d.size().div_ceil(u64::from(page_size.max(1))));
             let pages = u32::try_from(pages).unwrap_or(u32::MAX);
-            return Self { db, wal: Some(wal), images: BTreeMap::new(), page_size, pages };
+            return Self {
+                db,
+                wal: Some(wal),
+                images: BTreeMap::new(),
+                places: BTreeMap::new(),
+                mended: BTreeMap::new(),
+                page_size,
+                pages,
+            };
         }
         // A log may claim any size and any page number. More pages than both files hold (and the one that neither ever
         // does) cannot be read, and must not be counted or allocated for.
         let images = fold.images(scan);
         let held = db.map_or(0, |d| d.size().div_ceil(u64::from(fold.page_size.max(1))));
         let most = u32::try_from(held.saturating_add(images.len() as u64 + 1)).unwrap_or(u32::MAX);
-        Self { db, wal: Some(wal), images, page_size: fold.page_size, pages: fold.pages.min(most) }
+        let len = usize::try_from(fold.page_size).unwrap_or(0);
+        let mut mended = BTreeMap::new();
+        for mend in fold.mends.iter().filter(|m| m.word.is_some() && images.get(&m.page) == Some(&m.frame)) {
+            // A failed read shows when the page is asked for.
+            if let Ok(mut image) = read_vec(wal, image_offset(fold.page_size, mend.frame), len) {
+                fold.put_right(mend.frame, &mut image);
+                mended.insert(mend.page, image);
+            }
+        }
+        Self {
+            db,
+            wal: Some(wal),
+            images,
+            places: BTreeMap::new(),
+            mended,
+            page_size: fold.page_size,
+            pages: fold.pages.min(most),
+        }
     }
 
     /// Reads `count` pages from `first` on into `run` (at least that many pages long) with one read of the database, and
@@ -94,10 +172,24 @@ impl<'a> Overlay<'a> {
         };
         let mut there: Vec<bool> = (0..n).map(|i| (i + 1) * size <= have).collect();
         if let Some(wal) = self.wal {
+            for (page, offset) in self.places.range(first..first.saturating_add(count)) {
+                let at = usize::try_from(page - first).unwrap_or(usize::MAX);
+                let Some(place) = run.get_mut(at.saturating_mul(size)..).and_then(|r| r.get_mut(..size)) else { break };
+                let whole = read_full(wal, *offset, place)? == size;
+                if let Some(t) = there.get_mut(at) {
+                    *t = whole;
+                }
+            }
             for (page, frame) in self.images.range(first..first.saturating_add(count)) {
                 let at = usize::try_from(page - first).unwrap_or(usize::MAX);
                 let Some(place) = run.get_mut(at.saturating_mul(size)..).and_then(|r| r.get_mut(..size)) else { break };
-                let whole = read_full(wal, image_offset(self.page_size, *frame), place)? == size;
+                let whole = match self.mended.get(page) {
+                    Some(image) if image.len() == size => {
+                        place.copy_from_slice(image);
+                        true
+                    }
+                    _ => read_full(wal, image_offset(self.page_size, *frame), place)? == size,
+                };
                 if let Some(t) = there.get_mut(at) {
                     *t = whole;
                 }
@@ -111,12 +203,29 @@ impl<'a> Overlay<'a> {
         self.read_run(first, count, run).map(drop)
     }
 
+    /// The database with the pages of a rollback journal put back.
+    pub fn rolled_back(db: &'a dyn ReadAt, journal: &'a dyn ReadAt, back: &Rollback) -> Self {
+        let mut source = Self::alone(db, back.page_size);
+        source.wal = Some(journal);
+        source.places = back.images.iter().copied().collect();
+        let held = source.pages.max(source.places.keys().next_back().copied().unwrap_or(0));
+        source.pages = back.pages.min(held);
+        source
+    }
+
     /// Page `number` (1-based), `None` beyond the end or where the file is short.
     pub fn page(&self, number: u32) -> io::Result<Option<Vec<u8>>> {
         if number == 0 || number > self.pages {
             return Ok(None);
         }
         let len = usize::try_from(self.page_size).unwrap_or(0);
+        if let Some(image) = self.mended.get(&number) {
+            return Ok((image.len() == len).then(|| image.clone()));
+        }
+        if let (Some(at), Some(side)) = (self.places.get(&number), self.wal) {
+            let image = read_vec(side, *at, len)?;
+            return Ok((image.len() == len).then_some(image));
+        }
         let bytes = match (self.images.get(&number), self.wal, self.db) {
             (Some(frame), Some(wal), _) => read_vec(wal, image_offset(self.page_size, *frame), len)?,
             (_, _, Some(db)) => read_vec(db, u64::from(number - 1) * u64::from(self.page_size), len)?,

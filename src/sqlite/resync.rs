@@ -11,18 +11,24 @@
 //! * *continuity*: rows written by the last commits before the gap are (or are not) in the page images behind it;
 //! * the wal-index hint, compared by the judge.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
 use super::bytes::be32;
+use super::continuity::Past;
+use super::overlay::Mend;
 use super::page::{Page, Shape, shape};
-use super::wal::{FRAME_HEADER, ShmHint, WalScan, frame_sum, single_word_fixes, unsum};
+use super::wal::{FRAME_HEADER, ShmHint, WalScan, WordFix, frame_sum, precedes, single_word_fixes, unsum};
 use super::{ReadAt, read_vec};
 
 /// Segments examined; each costs a look at all that stands before it. A log with more holes is refused behind the last.
 const MAX_SEGMENTS: usize = 128;
+
+/// Images read for each frame of the log, at most, in looking for rows across its gaps.
+const IMAGES_EACH: usize = 24;
 
 /// What the first frame of a gap looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +94,12 @@ pub struct Gap {
     /// is intact, its own checksum is confirmed by the next frame, and its page is well-formed, while the frame before
     /// it is visibly destroyed. One contiguous damage cannot have reached its image; two could.
     pub believed: Option<u32>,
+    /// The first frame, where its header is destroyed and the sum gives its page number and commit size: verified.
+    #[serde(default)]
+    pub rebuilt: Option<Mend>,
+    /// The lost frame as it would be with one bit put right, where one bit and no other word explains its sum.
+    #[serde(default)]
+    pub guess: Option<Mend>,
 }
 
 /// A frame whose image is unverified.
@@ -140,14 +152,29 @@ pub struct Generation {
     pub pages: Vec<PageFact>,
 }
 
+impl Generation {
+    /// The scan with the headers of rebuilt frames put right; `None` when there are none.
+    pub(super) fn mended(&self, scan: &WalScan) -> Option<WalScan> {
+        let rebuilt: Vec<Mend> = self.segments.iter().filter_map(|s| s.gap.as_ref()?.rebuilt).collect();
+        if rebuilt.is_empty() {
+            return None;
+        }
+        let mut scan = scan.clone();
+        rebuilt.iter().for_each(|mend| mend.apply(&mut scan));
+        Some(scan)
+    }
+}
+
 /// One look at a log beside its database.
 pub(super) struct Examination<'a> {
     pub(super) scan: &'a WalScan,
     wal: &'a dyn ReadAt,
     db: Option<&'a dyn ReadAt>,
-    shm: Option<&'a ShmHint>,
+    pub(super) shm: Option<&'a ShmHint>,
     pub(super) usable: u32,
     max_pages: u32,
+    /// Images that may still be read for the sake of continuity: many gaps must not read the log over and over.
+    pub(super) budget: Cell<usize>,
 }
 
 /// Collects the facts of the live generation, or of the one nearest the head when the header is gone (the live
@@ -164,10 +191,22 @@ pub fn examine(
     let held = db.map_or(0, |d| d.size() / u64::from(scan.page_size.max(1)));
     let max_pages = commits.max(u32::try_from(held).unwrap_or(u32::MAX)).max(1);
     let usable = scan.page_size.saturating_sub(u32::from(reserved));
-    let look = Examination { scan, wal, db, shm: shm.filter(|s| agrees(scan, s)), usable, max_pages };
+    let look = Examination {
+        scan,
+        wal,
+        db,
+        shm: shm.filter(|s| agrees(scan, s)),
+        usable,
+        max_pages,
+        budget: Cell::new(IMAGES_EACH * scan.frames.len() + 64),
+    };
     let segments = look.segments(salt)?;
-    let pages = look.page_facts(&segments)?;
-    Ok(Some(Generation { salt, segments, pages }))
+    let mut generation = Generation { salt, segments, pages: Vec::new() };
+    generation.pages = match generation.mended(scan) {
+        Some(scan) => Examination { scan: &scan, ..look }.page_facts(&generation.segments)?,
+        None => look.page_facts(&generation.segments)?,
+    };
+    Ok(Some(generation))
 }
 
 /// The generation to look at: the header's; else the one a valid wal-index names, if any verified frame has it; else
@@ -230,6 +269,7 @@ impl Examination<'_> {
     fn segments(&self, salt: [u32; 2]) -> io::Result<Vec<Segment>> {
         let known = verified(self.scan, salt);
         let mut segments: Vec<Segment> = Vec::new();
+        let mut past = Past::default();
         let mut end = 0_u32; // last frame accounted for
         let mut n = 1_u32;
         let is = |n: u32| known.get(usize::try_from(n - 1).unwrap_or(usize::MAX)).copied().unwrap_or(false);
@@ -243,12 +283,12 @@ impl Examination<'_> {
                 n += 1;
             }
             let whole = first == 1 && self.scan.header.is_ok();
-            let gap = if whole { None } else { Some(self.gap(salt, &segments, end, first, n)?) };
+            let gap = if whole { None } else { Some(self.gap(salt, &past, end, first, n)?) };
             let from = gap.as_ref().and_then(|g| match g.proof {
-                Some(ChainProof::StoredSum) => Some(g.first),
-                Some(ChainProof::Header) => Some(g.last),
+                Some(ChainProof::StoredSum | ChainProof::Header) => Some(g.first),
                 _ => g.believed,
             });
+            past.extend(self.scan, from.unwrap_or(first)..=n);
             segments.push(Segment { first: from.unwrap_or(first), last: n, gap });
             end = n;
             n += 1;
@@ -256,7 +296,7 @@ impl Examination<'_> {
         Ok(segments)
     }
 
-    fn gap(&self, salt: [u32; 2], before: &[Segment], end: u32, next: u32, next_last: u32) -> io::Result<Gap> {
+    fn gap(&self, salt: [u32; 2], past: &Past, end: u32, next: u32, next_last: u32) -> io::Result<Gap> {
         let (first, last) = (end + 1, next - 1);
         let headless = end == 0 && self.scan.header.is_err();
         let seed = match (end, &self.scan.header) {
@@ -267,18 +307,25 @@ impl Examination<'_> {
         let mut fixes = Vec::new();
         let mut proof = None;
         let mut rebuilt = None;
+        let mut guess = None;
         if let Some(seed) = seed.filter(|_| last >= first && last - first <= 1) {
             let slot = self.slot(first)?;
             if first == last {
                 fixes = single_word_fixes(self.scan.big_endian, seed, &slot);
                 proof = (!fixes.is_empty()).then_some(ChainProof::Word);
+                guess = self.bit(salt, first, &slot, &fixes);
             } else {
                 let second = self.slot(last)?;
                 let (through, number) = self.through(seed, &slot, &second);
-                proof = if through {
+                // Two flips of the topmost bit, one in each frame, cancel each other in the sum. Then one word alone
+                // also explains the first frame, which a lost sum does only by chance.
+                let alike = through && !single_word_fixes(self.scan.big_endian, seed, &slot).is_empty();
+                proof = if through && alike {
+                    None
+                } else if through {
                     Some(ChainProof::StoredSum)
                 } else {
-                    rebuilt = number;
+                    rebuilt = number.map(|(page, commit)| Mend { frame: first, page, commit, word: None });
                     number.map(|_| ChainProof::Header)
                 };
             }
@@ -287,14 +334,10 @@ impl Examination<'_> {
         let believed = if proof.is_none() && last >= first { self.believed(salt, last)? } else { None };
         let mut lost = Vec::new();
         for frame in first..=last {
-            let known = proof == Some(ChainProof::StoredSum) || (proof == Some(ChainProof::Header) && frame == last);
-            if known || believed == Some(frame) {
+            if matches!(proof, Some(ChainProof::StoredSum | ChainProof::Header)) || believed == Some(frame) {
                 continue;
             }
-            let mut pages = self.lost_pages(salt, frame);
-            if let Some(page) = rebuilt {
-                pages = vec![page];
-            }
+            let mut pages = self.lost_pages(salt, frame, kind != BreakKind::WellFormed || proof.is_some());
             for fix in fixes.iter().filter(|f| f.word == 0) {
                 let page = self.scan.frame(frame).map_or(0, |f| f.page).wrapping_add(fix.delta);
                 if !pages.is_empty() && (1..=self.max_pages).contains(&page) {
@@ -303,13 +346,13 @@ impl Examination<'_> {
             }
             lost.push(LostFrame { frame, pages });
         }
-        let continuity = if before.is_empty() { Continuity::Silent } else { self.continuity(before, next, next_last)? };
-        Ok(Gap { first, last, kind, proof, continuity, lost, believed })
+        let continuity = self.continuity(past, next, next_last)?;
+        Ok(Gap { first, last, kind, proof, continuity, lost, believed, rebuilt, guess })
     }
 
     /// Two frames between verified ones: whether the second continues the first once its stored checksum is left out;
-    /// else the page number that the first must have had, if its whole header is left out.
-    fn through(&self, seed: [u32; 2], slot: &[u8], second: &[u8]) -> (bool, Option<u32>) {
+    /// else the page number and commit size that the first must have had, if its whole header is left out.
+    fn through(&self, seed: [u32; 2], slot: &[u8], second: &[u8]) -> (bool, Option<(u32, u32)>) {
         let order = self.scan.big_endian;
         let target = [be32(second, 16), be32(second, 20)];
         let before_image = unsum(order, target, second.get(24..).unwrap_or(&[]));
@@ -323,7 +366,35 @@ impl Examination<'_> {
         // The sum reads the words in its own byte order, the format stores them big-endian.
         let (page, commit) = if order { (page, commit) } else { (page.swap_bytes(), commit.swap_bytes()) };
         let possible = (1..=self.max_pages).contains(&page) && commit <= self.max_pages;
-        (false, possible.then_some(page))
+        (false, possible.then_some((page, commit)))
+    }
+
+    /// The frame with one bit put right, where a single bit of a single word explains its sum and nothing else does.
+    fn bit(&self, salt: [u32; 2], n: u32, slot: &[u8], fixes: &[WordFix]) -> Option<Mend> {
+        let [fix] = fixes else { return None };
+        let frame = self.scan.frame(n).filter(|f| f.salt == salt)?;
+        let index = usize::try_from(fix.word).ok()?;
+        // The summed words are the first two of the header, then the image.
+        let at = if index < 2 { 4 * index } else { 24 + 4 * (index - 2) };
+        let word: [u8; 4] = slot.get(at..at + 4)?.try_into().ok()?;
+        let (found, fixed) = if self.scan.big_endian {
+            let found = u32::from_be_bytes(word);
+            (found, found.wrapping_add(fix.delta))
+        } else {
+            let found = u32::from_le_bytes(word);
+            (found, found.wrapping_add(fix.delta))
+        };
+        let bytes = if self.scan.big_endian { fixed.to_be_bytes() } else { fixed.to_le_bytes() };
+        if (found ^ fixed).count_ones() != 1 {
+            return None;
+        }
+        let mut mend = Mend { frame: n, page: frame.page, commit: frame.commit, word: None };
+        match index {
+            0 => mend.page = u32::from_be_bytes(bytes),
+            1 => mend.commit = u32::from_be_bytes(bytes),
+            _ => mend.word = Some((u32::try_from(at - 24).ok()?, bytes)),
+        }
+        ((1..=self.max_pages).contains(&mend.page) && mend.commit <= self.max_pages).then_some(mend)
     }
 
     fn believed(&self, salt: [u32; 2], n: u32) -> io::Result<Option<u32>> {
@@ -355,7 +426,7 @@ impl Examination<'_> {
         let plausible = shape(image, frame.page, self.usable, self.max_pages);
         if frame.salt != salt {
             // Each reset of the log adds one to salt-1: an older generation is a little below the live one.
-            let older = (1..=1 << 16).contains(&salt[0].wrapping_sub(frame.salt[0]));
+            let older = precedes(frame.salt, salt);
             let shared = self.scan.frames.iter().filter(|f| f.salt == frame.salt).count() > 1;
             let leftover = (older || shared) && plausible != Shape::Malformed;
             return Ok(if leftover || plausible == Shape::Zero && frame.salt == [0, 0] {
@@ -375,10 +446,13 @@ impl Examination<'_> {
 
     /// The pages a lost frame can have been: the number in its header while the salts beside it are intact, and the
     /// one the wal-index lists. Nothing else narrows it down: frames are not always in page order.
-    fn lost_pages(&self, salt: [u32; 2], n: u32) -> Vec<u32> {
+    ///
+    /// A frame that looks whole and does not continue the chain may be another one, written astray: then its own header
+    /// says nothing (`own` is false).
+    fn lost_pages(&self, salt: [u32; 2], n: u32, own: bool) -> Vec<u32> {
         let mut pages = BTreeSet::new();
         let believable = |p: &u32| (1..=self.max_pages).contains(p);
-        pages.extend(self.scan.frame(n).filter(|f| f.salt == salt).map(|f| f.page).filter(believable));
+        pages.extend(self.scan.frame(n).filter(|f| own && f.salt == salt).map(|f| f.page).filter(believable));
         let listed = self.shm.filter(|s| s.salt == salt);
         let index = usize::try_from(n - 1).unwrap_or(usize::MAX);
         pages.extend(listed.and_then(|s| s.frame_pages.get(index)).copied().filter(believable));

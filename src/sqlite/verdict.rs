@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::overlay::Fold;
+use super::rollback::Rollback;
 use crate::config::Rung;
 
 /// Second axis of a verdict: is every committed transaction still reachable.
@@ -81,6 +82,39 @@ impl Finding {
     }
 }
 
+/// How exactly a candidate is a state that was committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exactness {
+    /// Exactly the state after the last commit that survives.
+    ExactLatest,
+    /// Exactly the state after an earlier commit.
+    ExactEarlier,
+    /// It rests on something that is likely and not proved, named beside it.
+    Plausible,
+    /// The database file as it is; the log adds nothing.
+    #[default]
+    DatabaseOnly,
+}
+
+/// What a candidate keeps, what it leaves out, and why it can be believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The claim.
+    pub exactness: Exactness,
+    /// Commits of the log's live generation that are in it.
+    pub commits_kept: u32,
+    /// Commits that verify and are left out, behind a hole or because nothing proves that they belong.
+    pub commits_left_out: u32,
+    /// Committed transactions lost; `null` when unknowable.
+    pub commits_lost: Option<u32>,
+    /// Frames whose images are used though no checksum could be continued to them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub believed: Vec<u32>,
+    /// Reasons, as stable codes.
+    pub why: Vec<String>,
+}
+
 /// One way to a repaired database, to be built in staging and gated by `integrity_check`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
@@ -88,6 +122,9 @@ pub struct Candidate {
     pub rung: Rung,
     /// What is folded into the copy of the database.
     pub base: Fold,
+    /// Or what of a rollback journal is put back into it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rollback: Option<Rollback>,
     /// A later commit with a hole in it, from which only appended rows are taken.
     pub extras: Option<Fold>,
     /// Completeness of the result.
@@ -96,6 +133,9 @@ pub struct Candidate {
     pub frames_lost: u32,
     /// True when verified frames of the live salts were left out because nothing proved that they belong.
     pub in_doubt: bool,
+    /// How exact it is.
+    #[serde(default)]
+    pub proof: Proof,
 }
 
 /// What the log says.

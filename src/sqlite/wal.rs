@@ -19,9 +19,16 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::bytes::{be32, le32};
+mod fix;
+mod geometry;
+mod shm;
+
+use super::bytes::be32;
 use super::header::valid_page_size;
 use super::{ReadAt, read_vec};
+
+pub use fix::{WordFix, single_word_fixes};
+pub use shm::{ShmHint, parse_shm};
 
 /// Length of the WAL header.
 pub const HEADER: u64 = 32;
@@ -58,6 +65,9 @@ pub enum WalHeaderFault {
     Damaged,
     /// Checksum right, version unknown: SQLite refuses to open the database.
     Version(u32),
+    /// A whole header, but of an older generation than the first frame, which proves its own: a reset whose header
+    /// write was lost. SQLite finds no frame that fits and ignores the log.
+    Outdated,
 }
 
 /// One frame as found.
@@ -118,6 +128,31 @@ impl WalScan {
         u32::try_from(self.frames.iter().take_while(ok).count()).unwrap_or(u32::MAX)
     }
 
+    /// What stands behind frame `n` of the generation with these salts: the first thing that is no leftover decides.
+    pub fn tail(&self, n: u32, salt: [u32; 2]) -> LogTail {
+        let behind = self.frames.get(usize::try_from(n).unwrap_or(usize::MAX)..).unwrap_or(&[]);
+        let mut before: Option<&Frame> = None;
+        for (i, f) in behind.iter().enumerate() {
+            if f.salt == salt || f.salt == [0, 0] {
+                return LogTail::Torn;
+            }
+            // After the loss of a header the salts start anew at random; frames then prove each other.
+            let proved = |f: &Frame, next: Option<&Frame>| next.is_some_and(|g| g.linked && g.salt == f.salt);
+            let linked = f.linked && before.is_some_and(|b| b.salt == f.salt);
+            if !(precedes(f.salt, salt) || linked || proved(f, behind.get(i + 1))) {
+                return LogTail::Noise;
+            }
+            before = Some(f);
+        }
+        if self.rest == 0 { LogTail::Clean } else { LogTail::Torn }
+    }
+
+    /// The last of the frames behind `n` that continue its chain without ending a commit.
+    pub fn unfinished(&self, n: u32, salt: [u32; 2]) -> u32 {
+        let open = |m: &u32| self.frame(*m).is_some_and(|f| f.linked && f.salt == salt && f.page != 0 && f.commit == 0);
+        (n.saturating_add(1)..=self.len()).take_while(open).last().unwrap_or(n)
+    }
+
     /// The last commit frame at or before `end`, and the database size it names; (0, 0) when there is none.
     pub fn last_commit(&self, end: u32) -> (u32, u32) {
         let upto = self.frames.get(..usize::try_from(end).unwrap_or(0)).unwrap_or(&[]);
@@ -126,6 +161,23 @@ impl WalScan {
             None => (0, 0),
         }
     }
+}
+
+/// What stands behind the last frame that is accounted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogTail {
+    /// The file ends there, or a frame of an older generation follows: nothing was ever written behind it.
+    Clean,
+    /// A frame of the live generation, part of a frame, or zeroes: a write that did not arrive in full.
+    Torn,
+    /// Something that no generation of this log has written. It may have been a commit.
+    Noise,
+}
+
+/// True when `older` can be the salts of a generation before `live`: each reset adds one to the first word.
+pub fn precedes(older: [u32; 2], live: [u32; 2]) -> bool {
+    (1..=1 << 16).contains(&live[0].wrapping_sub(older[0]))
 }
 
 /// Offset of the page image of frame `n` in a log of this page size.
@@ -185,15 +237,26 @@ pub fn parse_header(bytes: &[u8]) -> Result<WalHeader, WalHeaderFault> {
 pub fn scan(file: &dyn ReadAt, page_size_hint: Option<u32>) -> io::Result<WalScan> {
     let head = read_vec(file, 0, 32)?;
     match parse_header(&head) {
-        Ok(header) => scan_frames(file, Ok(header), header.page_size, header.big_endian, header.sum),
+        Ok(header) => {
+            let first = read_vec(file, HEADER, usize::try_from(header.page_size).unwrap_or(0) + 24)?;
+            let salt = [be32(&first, 8), be32(&first, 12)];
+            let newer = precedes(header.salt, salt);
+            match geometry::proved_seed(header.page_size, header.big_endian, &first).filter(|_| newer) {
+                Some(seed) => {
+                    let fault = Err(WalHeaderFault::Outdated);
+                    scan_frames(file, fault, header.page_size, header.big_endian, seed)
+                }
+                None => scan_frames(file, Ok(header), header.page_size, header.big_endian, header.sum),
+            }
+        }
         Err(fault) => {
-            let (page_size, big_endian) = guess_geometry(file, page_size_hint)?;
+            let (page_size, big_endian) = geometry::guess(file, page_size_hint)?;
             // The header's stored checksum may have survived the damage to the rest: then frame 1 still links. If not,
             // frame 1 itself tells what it must have been.
             let slot = usize::try_from(page_size).unwrap_or(0) + 24;
             let first = read_vec(file, HEADER, slot)?;
             let stored = [be32(&head, 24), be32(&head, 28)];
-            let seed = proved_seed(page_size, big_endian, &first).unwrap_or(stored);
+            let seed = geometry::proved_seed(page_size, big_endian, &first).unwrap_or(stored);
             scan_frames(file, Err(fault), page_size, big_endian, seed)
         }
     }
@@ -240,44 +303,6 @@ fn scan_frames(
     Ok(WalScan { header, page_size, big_endian, frames, rest: body % slot })
 }
 
-/// Page size and byte order by trial: the pair under which a frame links to its predecessor earliest in the file. A
-/// single link is 64 bits of proof; the earliest belongs to the newest generation, whatever stands behind it.
-fn guess_geometry(file: &dyn ReadAt, hint: Option<u32>) -> io::Result<(u32, bool)> {
-    let sample = read_vec(file, 0, 1 << 20)?;
-    let fallback = hint.filter(|s| valid_page_size(*s)).unwrap_or(4096);
-    let mut best = (usize::MAX, (fallback, false));
-    let mut sizes = vec![fallback];
-    sizes.extend((9..=16).map(|bits| 1_u32 << bits).filter(|s| *s != fallback));
-    for page_size in sizes {
-        for big_endian in [false, true] {
-            if let Some(at) = first_link(&sample, page_size, big_endian).filter(|at| *at < best.0) {
-                best = (at, (page_size, big_endian));
-            }
-        }
-    }
-    Ok(best.1)
-}
-
-/// The header's checksum, proved by frame 1: the sum is run backwards through the frame, and what comes out must be the
-/// sum of a header with this geometry and the frame's salts, whatever its checkpoint number. 64 bits are given and 32
-/// are free, so a frame that is not the first, or not whole, passes once in about four thousand million.
-fn proved_seed(page_size: u32, big_endian: bool, first: &[u8]) -> Option<Sum> {
-    let seed = unsum(big_endian, [be32(first, 16), be32(first, 20)], first.get(24..)?);
-    let seed = unsum(big_endian, seed, first.get(..8)?);
-    let mut header = Vec::with_capacity(32);
-    for word in [0x377f_0682 | u32::from(big_endian), 3_007_000, page_size, 0] {
-        header.extend_from_slice(&word.to_be_bytes());
-    }
-    header.extend_from_slice(first.get(8..16)?);
-    let rest = sum(big_endian, [0, 0], header.get(..24)?);
-    if rest == seed {
-        return Some(seed);
-    }
-    // The checkpoint number is word 3 of 6: one step of the recurrence stands behind its pair.
-    let coefficient = step([0, 1]);
-    solve(coefficient, [seed[0].wrapping_sub(rest[0]), seed[1].wrapping_sub(rest[1])]).map(|_| seed)
-}
-
 /// The inverse of [`sum`]: the seed from which `data` gives `result`.
 pub fn unsum(big_endian: bool, result: Sum, data: &[u8]) -> Sum {
     let [mut s0, mut s1] = result;
@@ -289,144 +314,4 @@ pub fn unsum(big_endian: bool, result: Sum, data: &[u8]) -> Sum {
         }
     }
     [s0, s1]
-}
-
-/// Offset of the first frame that links to its predecessor (or to a header that it proves).
-fn first_link(sample: &[u8], page_size: u32, big_endian: bool) -> Option<usize> {
-    let slot = 24 + usize::try_from(page_size).ok()?;
-    let body = sample.get(32..)?;
-    let mut previous: Option<Sum> = None;
-    for (i, raw) in body.chunks_exact(slot).enumerate() {
-        let stored = [be32(raw, 16), be32(raw, 20)];
-        let believable = be32(raw, 0) != 0 && stored != [0, 0];
-        let linked = match previous {
-            Some(seed) => frame_sum(big_endian, seed, raw) == stored,
-            None => proved_seed(page_size, big_endian, raw).is_some(),
-        };
-        if believable && linked {
-            return Some(i * slot);
-        }
-        previous = Some(stored);
-    }
-    None
-}
-
-/// A word that alone explains why a frame does not link: its index among the summed words and what to add to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WordFix {
-    /// Index among the summed 32-bit words: 0 page number, 1 commit size, then the image.
-    pub word: u32,
-    /// Added (modulo 2^32) to the word as found.
-    pub delta: u32,
-}
-
-/// Solves for single damaged words. The sum is linear: a change `d` of word `i` moves the result by `(a·d, b·d)` where
-/// `a` and `b` are neighbouring Fibonacci numbers, one of which is always odd and so invertible modulo 2^32. A solution
-/// for 64 bits of difference out of 32 bits of freedom is chance once in about 2^22 frames, so it proves that the frame
-/// continues its predecessor; *which* word it was is less certain (several fit when only high bits changed).
-pub fn single_word_fixes(big_endian: bool, seed: Sum, frame: &[u8]) -> Vec<WordFix> {
-    let computed = frame_sum(big_endian, seed, frame);
-    let target = [be32(frame, 16), be32(frame, 20)];
-    let diff = [target[0].wrapping_sub(computed[0]), target[1].wrapping_sub(computed[1])];
-    let words = (frame.len().saturating_sub(24) + 8) / 4;
-    let mut fixes = Vec::new();
-    // Coefficients of the last pair of words are (x0: 1, 1) and (x1: 0, 1); each earlier pair goes through one more
-    // step (s0, s1) -> (s0 + s1, s0 + 2·s1).
-    let (mut even, mut odd) = ([1_u32, 1_u32], [0_u32, 1_u32]);
-    for pair in (0..words / 2).rev() {
-        for (word, coefficient) in [(2 * pair, even), (2 * pair + 1, odd)] {
-            if let Some(delta) = solve(coefficient, diff) {
-                fixes.push(WordFix { word: u32::try_from(word).unwrap_or(u32::MAX), delta });
-            }
-        }
-        even = step(even);
-        odd = step(odd);
-    }
-    fixes
-}
-
-fn step([s0, s1]: Sum) -> Sum {
-    let n0 = s0.wrapping_add(s1);
-    [n0, s1.wrapping_add(n0)]
-}
-
-fn solve([a, b]: Sum, [d0, d1]: Sum) -> Option<u32> {
-    let delta = if a & 1 == 1 { inverse(a).wrapping_mul(d0) } else { inverse(b).wrapping_mul(d1) };
-    (delta != 0 && a.wrapping_mul(delta) == d0 && b.wrapping_mul(delta) == d1).then_some(delta)
-}
-
-/// Inverse of an odd number modulo 2^32 (Newton: each round doubles the right bits).
-fn inverse(odd: u32) -> u32 {
-    let mut x = odd;
-    for _ in 0..5 {
-        x = x.wrapping_mul(2_u32.wrapping_sub(odd.wrapping_mul(x)));
-    }
-    x
-}
-
-/// The header of the wal-index (`-shm`), a hint and never truth: it is not synced, so after a power cut it may be old.
-///
-/// Layout (wal.c, "WAL-index format"): two copies of 48 bytes, in the byte order of the machine that wrote it, then at
-/// 96 the checkpoint record; page numbers of the frames from byte 136 (4062 in the first 32 KiB block, 4096 in others).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShmHint {
-    /// Page size in bytes.
-    pub page_size: u32,
-    /// Frames committed when it was written: a least value.
-    pub max_frame: u32,
-    /// Database size in pages after that commit.
-    pub pages: u32,
-    /// Running checksum of frame `max_frame`.
-    pub sum: Sum,
-    /// Salts of the generation it belongs to.
-    pub salt: [u32; 2],
-    /// Frames known to be copied back into the database.
-    pub backfilled: u32,
-    /// Frames a checkpoint has tried to copy back.
-    pub backfill_attempted: u32,
-    /// Page number of each frame, as far as the file holds them.
-    pub frame_pages: Vec<u32>,
-}
-
-/// Parses a `-shm` file; `None` when its two header copies differ or their checksum is wrong.
-pub fn parse_shm(bytes: &[u8]) -> Option<ShmHint> {
-    let (first, second) = (bytes.get(..48)?, bytes.get(48..96)?);
-    if first != second {
-        return None;
-    }
-    let little = le32(first, 0) == 3_007_000;
-    if !little && be32(first, 0) != 3_007_000 {
-        return None;
-    }
-    let word = |at: usize| if little { le32(bytes, at) } else { be32(bytes, at) };
-    let half = |at: usize| if little { super::bytes::le16(bytes, at) } else { super::bytes::be16(bytes, at) };
-    if sum(!little, [0, 0], first.get(..40)?) != [word(40), word(44)] || super::bytes::byte(first, 12) == 0 {
-        return None;
-    }
-    let raw_size = u32::from(half(14));
-    let page_size = if raw_size == 1 { 65536 } else { raw_size };
-    let max_frame = word(16);
-    let mut frame_pages = Vec::new();
-    let wanted = usize::try_from(u64::from(max_frame).min(MAX_FRAMES)).unwrap_or(0);
-    for (block, raw) in bytes.chunks(32768).enumerate() {
-        let (start, count) = if block == 0 { (136, 4062) } else { (0, 4096) };
-        for i in 0..count {
-            let at = start + 4 * i;
-            if frame_pages.len() >= wanted || raw.len() < at + 4 {
-                break;
-            }
-            frame_pages.push(if little { le32(raw, at) } else { be32(raw, at) });
-        }
-    }
-    Some(ShmHint {
-        page_size,
-        max_frame,
-        pages: word(20),
-        sum: [word(24), word(28)],
-        // The salts are copied from the log as bytes, so they are big-endian whatever the machine is.
-        salt: [be32(bytes, 32), be32(bytes, 36)],
-        backfilled: word(96),
-        backfill_attempted: word(128),
-        frame_pages,
-    })
 }

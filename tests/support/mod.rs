@@ -5,10 +5,13 @@
 pub mod crash;
 pub mod engine;
 pub mod injury;
+pub mod log_injury;
 pub mod odd;
 pub mod page;
+pub mod record;
 pub mod rng;
 pub mod site;
+pub mod timeline;
 pub mod wal;
 pub mod work;
 

@@ -243,6 +243,14 @@ impl Work {
         }
     }
 
+    /// Goes on from any rows, without a memory of the commits that led to them.
+    pub fn carry_on(&mut self, rows: &Rows, tag: &str) {
+        self.rows = rows.clone();
+        self.tag = tag.to_owned();
+        let ids = rows.keys().filter_map(|k| k.strip_prefix(self.table())?.strip_prefix('/')?.parse().ok());
+        self.next = ids.max().unwrap_or(0i64) + 1;
+    }
+
     /// Goes on from what the engine recovered after a lost write: forgets every commit behind it.
     /// Returns false when the recovered rows are the state after no commit (the generator is then wrong).
     pub fn rewind(&mut self, recovered: &Rows, tag: &str) -> bool {

@@ -242,6 +242,8 @@ fn evidence() -> Vec<Vec<u8>> {
                 wal,
                 shm: ShmState::Absent,
                 hot_journal: false,
+                journal: Default::default(),
+                sound_alone: None,
                 structure,
                 scope: Scope::Full,
                 moving: false,
