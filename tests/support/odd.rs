@@ -299,7 +299,8 @@ pub fn odd(seed: u64, rows: usize) -> Odd {
     }
     if rng.chance(25) {
         for shape in &chosen {
-            let _ = db.execute_batch(&format!("DELETE FROM {} WHERE random() % 3 <> 0", name(shape)));
+            let key = if shape.create.contains("WITHOUT ROWID") { plain(shape.columns[0]) } else { "rowid" };
+            let _ = db.execute_batch(&format!("DELETE FROM {} WHERE length(quote({key})) % 3 <> 0", name(shape)));
         }
     }
     match rng.below(8) {
@@ -370,7 +371,8 @@ fn change(db: &Connection, rng: &mut Rng, chosen: &[&Shape]) {
     let Some(column) = shape.columns.first().map(|_| shape.columns[rng.below(shape.columns.len())]) else { return };
     let table = name(shape);
     let key = if shape.create.contains("WITHOUT ROWID") { plain(shape.columns[0]) } else { "rowid" };
-    let pick = format!("(SELECT {key} FROM {table} ORDER BY random() LIMIT 1)");
+    // Not by random() of SQL: a seed must make the same database again.
+    let pick = format!("(SELECT {key} FROM {table} LIMIT 1 OFFSET {})", rng.below(60));
     let _ = match rng.below(3) {
         0 => db.execute(&format!("DELETE FROM {table} WHERE {key} = {pick}"), []),
         1 => db.execute(
