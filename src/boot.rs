@@ -6,6 +6,7 @@
 pub mod act;
 pub mod assess;
 pub mod delegate;
+pub mod events;
 pub mod evidence;
 pub mod guard;
 pub mod install;

@@ -78,6 +78,9 @@ pub struct Intent {
     pub stage: PathBuf,
     /// The files, in order.
     pub targets: Vec<Target>,
+    /// What the journal of events is to say once it is done: a JSON object. Empty in records of older versions.
+    #[serde(default)]
+    pub note: String,
 }
 
 /// What was found of the journal.

@@ -45,6 +45,7 @@
 //! replay, resync, salvage · preserve, quarantine · evidence, finding, verdict, plan, step, outcome, report ·
 //! sound/damaged, complete/lossy · hold.
 
+pub mod audit;
 pub mod boot;
 pub mod cli;
 pub mod cmdline;

@@ -22,6 +22,8 @@ pub mod page;
 pub mod record;
 pub mod resync;
 pub mod rollback;
+
+pub mod rows;
 pub mod schema;
 pub mod verdict;
 pub mod wal;

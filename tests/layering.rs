@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const LONGEST: usize = 500;
-const DOMAIN: [&str; 9] =
-    ["sqlite", "slots", "ext4", "journal.rs", "record.rs", "config", "cmdline.rs", "cli", "error.rs"];
+const DOMAIN: [&str; 11] =
+    ["sqlite", "slots", "ext4", "audit", "queue", "journal.rs", "record.rs", "config", "cmdline.rs", "cli", "error.rs"];
 const PURE: [&str; 5] = ["boot/assess.rs", "boot/plan.rs", "boot/step.rs", "boot/evidence.rs", "boot/report.rs"];
 
 fn sources() -> Vec<(String, String)> {

@@ -12,7 +12,9 @@ use super::outcome::{Detail, Outcome, StepResult};
 use super::plan::trial_key;
 use super::sense::{TRIALS, UNCLEAN, read_record, small_file};
 use super::step::{Plan, Step};
-use super::{install, stage};
+use super::{events, install, stage};
+use crate::audit::events::New;
+use crate::audit::json::Value;
 use crate::config::Settings;
 use crate::edge::{Access, Look, Machine, durable};
 use crate::record::{self, Decoded};
@@ -89,13 +91,14 @@ fn one(machine: &mut dyn Machine, settings: &Settings, step: &Step) -> io::Resul
             }
             Ok(detail)
         }
-        Step::Preserve { op, files, into, copy, .. } => {
+        Step::Preserve { op, database, files, into, copy } => {
             if *copy {
                 count_trial(machine, settings, &format!("copy:{op}"))?;
             }
             let detail = preserve(machine, settings, files, into, *copy)?;
             if *copy {
                 forget_trials(machine, settings, &format!("copy:{op}"))?;
+                left(machine, settings, op, database, &detail);
             }
             Ok(detail)
         }
@@ -119,6 +122,15 @@ fn one(machine: &mut dyn Machine, settings: &Settings, step: &Step) -> io::Resul
         Step::MarkBad { slot } => write_slots(machine, settings, &|s| _ = s.mark_bad(*slot), *slot),
         Step::EnterRecovery { digest } => write_slots(machine, settings, &|s| _ = s.enter_recovery(digest), Slot::R),
     }
+}
+
+/// Records that damage was left: once for each state of the files, as the copy is made once.
+fn left(machine: &mut dyn Machine, settings: &Settings, op: &str, database: &str, detail: &Detail) {
+    let digests = detail.digests.iter().map(|(name, sha)| (name.as_str().into(), Value::text(sha))).collect();
+    let details =
+        Value::Object(vec![("database".into(), Value::text(database)), ("sha256".into(), Value::Object(digests))]);
+    let new = New { at: machine.clock(), by: "unattended".into(), event: "left".into(), op: op.into(), details };
+    events::note(machine, settings, &new);
 }
 
 /// Changes the boot state: read both copies, change in memory, write the older one.

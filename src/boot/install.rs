@@ -5,9 +5,12 @@ use std::io;
 use std::path::Path;
 
 use super::act::sha256;
+use super::events;
 use super::outcome::Detail;
 use super::sense::read_record;
 use super::stage::discard;
+use crate::audit::events::New;
+use crate::audit::json::{self, Value};
 use crate::config::Settings;
 use crate::edge::{Machine, durable};
 use crate::journal::{self, Intent, Phase, Target};
@@ -70,9 +73,17 @@ fn forward(machine: &mut dyn Machine, settings: &Settings, intent: &mut Intent) 
         intent.phase = Phase::Done;
         save(machine, settings, intent)?;
     }
+    // Before the record is forgotten: a cut between the two leads here again, and the same event is recorded once.
+    let done = event(machine.clock(), intent);
+    events::note(machine, settings, &done);
     discard(machine, &intent.stage)?;
     close(machine, settings)?;
     Ok(Detail { text: format!("{} is in place", names(intent)), ..Detail::default() })
+}
+
+fn event(at: u64, intent: &Intent) -> New {
+    let details = json::loads(intent.note.as_bytes()).unwrap_or_else(|_| Value::Object(Vec::new()));
+    New { at, by: intent.by.clone(), event: intent.kind.clone(), op: intent.op.clone(), details }
 }
 
 fn names(intent: &Intent) -> String {

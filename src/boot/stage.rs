@@ -161,6 +161,7 @@ fn prepare(
             sha256: sha256(machine.as_look(), staged)?,
             retire: build.retire.clone(),
         }],
+        note: note(build, candidate, &tables, &gained),
     };
     make_dirs(machine, &settings.state_dir)?;
     let record = settings.state_dir.join(journal::FILE);
@@ -180,6 +181,25 @@ fn prepare(
         proof: Some(Box::new(candidate.proof.clone())),
         ..Detail::default()
     })
+}
+
+/// What the journal of events says of a repair: what was done, what was lost, where the originals are.
+fn note(build: &Build, candidate: &Candidate, tables: &[TableRows], gained: &[TableGain]) -> String {
+    let rows: serde_json::Map<String, serde_json::Value> =
+        tables.iter().map(|t| (t.table.clone(), t.rows.into())).collect();
+    let added: u64 = gained.iter().map(|g| g.inserted).sum();
+    let quarantine = build.source.as_ref().or(build.log.as_ref()).and_then(|p| p.parent());
+    serde_json::json!({
+        "database": build.database,
+        "action": word(candidate),
+        "completeness": candidate.completeness,
+        "frames_lost": candidate.frames_lost,
+        "in_doubt": candidate.in_doubt,
+        "rows": rows,
+        "rows_from_later_commit": added,
+        "quarantine": quarantine.map(|p| p.display().to_string()),
+    })
+    .to_string()
 }
 
 /// The contract's word for what a candidate does.

@@ -2,6 +2,7 @@
 //! the WAL, and a gateway's directory tree to run the command line in. Nothing here imports the crate under test.
 #![allow(dead_code)]
 
+pub mod agent;
 pub mod crash;
 pub mod engine;
 pub mod injury;
