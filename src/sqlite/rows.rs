@@ -15,6 +15,8 @@ use super::overlay::Overlay;
 use super::page::{Cell as PageCell, Page};
 use super::record::{Value, values};
 
+use super::schema::{Affinity, Literal, TableDef};
+
 /// Deepest b-tree walked; SQLite's own limit.
 const MAX_DEPTH: u32 = 20;
 /// Longest row read. A queue payload or an audit record of this size is no honest one.
@@ -35,15 +37,6 @@ pub enum Cell {
     Blob(Vec<u8>),
 }
 
-/// What SQLite does to a value of a column as it stores and reads it, as far as it matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Affinity {
-    /// Whole numbers come back as reals.
-    Real,
-    /// Values come back as they are stored.
-    AsStored,
-}
-
 /// A stored column, in the order of the record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
@@ -55,6 +48,23 @@ pub struct Column {
     pub rowid: bool,
     /// Stands for the value in records that end before it.
     pub default: Cell,
+}
+
+/// The columns of a rowid table as its records have them. A default that only the engine can compute stands as NULL.
+#[must_use]
+pub fn columns(table: &TableDef) -> Vec<Column> {
+    let column = |i: usize| {
+        let c = table.columns.get(i)?;
+        let default = match &c.default {
+            Some(Literal::Integer(n)) => Cell::Integer(*n),
+            Some(Literal::Real(x)) => Cell::Real(*x),
+            Some(Literal::Text(t)) => Cell::Text(t.clone().into_bytes()),
+            Some(Literal::Blob(b)) => Cell::Blob(b.clone()),
+            Some(Literal::Null | Literal::Expression) | None => Cell::Null,
+        };
+        Some(Column { name: c.name.clone(), affinity: c.affinity, rowid: table.rowid_alias == Some(i), default })
+    };
+    table.stored_columns().into_iter().filter_map(column).collect()
 }
 
 /// A set of pages that have been used.
