@@ -6,17 +6,21 @@
 pub mod act;
 pub mod assess;
 pub mod delegate;
+pub mod chain;
 pub mod events;
 pub mod evidence;
+pub mod fold;
 pub mod guard;
 pub mod install;
 pub mod looked;
 pub mod outcome;
 pub mod plan;
+pub mod queue;
 pub mod report;
 pub mod sense;
 pub mod stage;
 pub mod step;
+pub mod table;
 
 use crate::config::Settings;
 use crate::edge::{Access, Machine};

@@ -4,6 +4,7 @@
 //! argument is ignored: the kernel hands over whatever words of its command line it did not know.
 
 mod help;
+mod sub;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -14,6 +15,7 @@ use lexopt::Arg;
 use crate::config::is_label;
 use crate::error::Exit;
 use help::{OVERVIEW, help};
+pub use sub::{AuditCommand, QueueCommand};
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,10 @@ pub enum Command {
         /// As Prometheus text.
         metrics: bool,
     },
+    /// The audit chain and our own journal.
+    Audit(AuditCommand),
+    /// The queue of unsent messages.
+    Queue(QueueCommand),
     /// Slot state, read.
     SlotStatus,
     /// Marks the booted slot good.
@@ -109,8 +115,7 @@ impl fmt::Display for Usage {
 impl std::error::Error for Usage {}
 
 /// Commands of the contract that this version refuses by name instead of as unknown.
-const LATER: [&str; 11] =
-    ["scrub", "salvage", "queue", "audit", "backup", "restore", "stick", "key", "reset", "recovery", "drill"];
+const LATER: [&str; 9] = ["scrub", "salvage", "backup", "restore", "stick", "key", "reset", "recovery", "drill"];
 const SLOT_LATER: [&str; 3] = ["mark-bad", "set-primary", "doctor"];
 const TRY_HELP: &str = "see pyvorin-recovery --help";
 
@@ -128,9 +133,30 @@ struct Given {
     plan: bool,
     quick: bool,
     metrics: bool,
+    record: bool,
     from: Option<PathBuf>,
+    anchor: Option<PathBuf>,
+    last: Option<u32>,
+    details: Option<String>,
     command: Option<String>,
     words: Vec<OsString>,
+}
+
+impl Given {
+    /// The options given that belong to some commands only.
+    fn options(&self) -> Vec<&'static str> {
+        let all = [
+            ("--plan", self.plan),
+            ("--quick", self.quick),
+            ("--metrics", self.metrics),
+            ("--from", self.from.is_some()),
+            ("--record", self.record),
+            ("--anchor", self.anchor.is_some()),
+            ("--last", self.last.is_some()),
+            ("--details", self.details.is_some()),
+        ];
+        all.into_iter().filter(|(_, given)| *given).map(|(option, _)| option).collect()
+    }
 }
 
 /// Understands a whole command line, beginning with the name of the program.
@@ -164,6 +190,19 @@ fn read(mut parser: lexopt::Parser) -> Result<Given, Usage> {
             Arg::Long("config") => once("--config", &mut given.config, path("--config", &mut parser)?)?,
             Arg::Long("root") => once("--root", &mut given.root, path("--root", &mut parser)?)?,
             Arg::Long("from") => once("--from", &mut given.from, path("--from", &mut parser)?)?,
+            Arg::Long("anchor") => once("--anchor", &mut given.anchor, path("--anchor", &mut parser)?)?,
+            Arg::Long("last") => {
+                let number = value("--last", &mut parser)?;
+                let number = number.to_str().and_then(|n| n.parse().ok()).filter(|n| (1..=10_000).contains(n));
+                let number = number.ok_or_else(|| Usage::new("--last needs a number from 1 to 10000", TRY_HELP))?;
+                once("--last", &mut given.last, number)?;
+            }
+            Arg::Long("details") => {
+                let text = value("--details", &mut parser)?.into_string();
+                let text = text.map_err(|_| Usage::new("--details is not UTF-8 text", "write JSON in UTF-8"))?;
+                once("--details", &mut given.details, text)?;
+            }
+            Arg::Long("record") => given.record = true,
             Arg::Long("technician") => {
                 let id = technician(&value("--technician", &mut parser)?)?;
                 once("--technician", &mut given.technician, id)?;
@@ -216,20 +255,16 @@ fn command(given: &Given) -> Result<Command, Usage> {
     if given.help {
         return Ok(Command::Help(help(name).unwrap_or(OVERVIEW)));
     }
-    let allowed = match name {
-        "boot" => (true, false, false, true),
-        "check" => (false, true, false, false),
-        "repair" => (true, false, false, false),
-        "status" => (false, false, true, false),
-        _ => (false, false, false, false),
+    let allowed: &[&str] = match name {
+        "boot" => &["--plan", "--from"],
+        "check" => &["--quick"],
+        "repair" => &["--plan"],
+        "status" => &["--metrics"],
+        // Their verbs say which of them take which.
+        "audit" | "queue" => &["--plan", "--record", "--anchor", "--last", "--details"],
+        _ => &[],
     };
-    let asked = [
-        ("--plan", given.plan, allowed.0),
-        ("--quick", given.quick, allowed.1),
-        ("--metrics", given.metrics, allowed.2),
-        ("--from", given.from.is_some(), allowed.3),
-    ];
-    if let Some((option, ..)) = asked.iter().find(|(_, given, allowed)| *given && !allowed) {
+    if let Some(option) = given.options().into_iter().find(|option| !allowed.contains(option)) {
         return Err(Usage::new(format!("{option} does not belong to {name}"), see(name)));
     }
     let databases = || given.words.iter().map(|word| file(name, word)).collect::<Result<Vec<_>, _>>();
@@ -251,6 +286,8 @@ fn command(given: &Given) -> Result<Command, Usage> {
             [database] => Ok(Command::Inspect { database: database.clone() }),
             _ => Err(Usage::new("inspect takes exactly one DB", see(name))),
         },
+        "audit" => sub::audit(given).map(Command::Audit),
+        "queue" => sub::queue(given).map(Command::Queue),
         "slot" => slot(&given.words),
         _ => topic(&given.words),
     }

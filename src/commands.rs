@@ -1,25 +1,30 @@
 //! The commands: the same five stages with a narrower scope. No logic of their own beyond asking and printing.
 
+mod audit;
 mod boot;
 mod check;
 mod init;
 mod inspect;
+mod queue;
 mod slot;
 mod status;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use crate::cli::{Command, Invocation};
+use crate::cli::{AuditCommand, Command, Invocation, QueueCommand};
 use crate::config::{self, Settings};
 use crate::edge::Look;
 use crate::edge::linux::LinuxMachine;
+use crate::edge::linux::lock::{self, Lock};
 use crate::error::{Error, ErrorKind, Exit};
 
 /// Where the configuration is when none is named.
 pub const CONFIG: &str = "/etc/pyvorin/recovery.toml";
 /// Where the reports of this boot are handed over to the OS.
 pub const RUN: &str = "/run/pyvorin-recovery";
+/// How long a command waits for another one of us.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// Longest configuration read.
 const MAX_CONFIG: usize = 1 << 20;
 
@@ -69,12 +74,29 @@ fn dispatch(invocation: Invocation) -> Result<Exit, Error> {
             if !plan {
                 someone_asks(&invocation)?;
             }
+            let _lock = if plan { None } else { alone(&context)? };
             check::repair(&mut context, plan, &databases)
         }
         Command::Inspect { database } => inspect::inspect(&context, &database),
         Command::Status { metrics } => status::status(&context, metrics),
+        Command::Audit(what) => {
+            if let AuditCommand::Log { .. } = &what {
+                someone_asks(&invocation)?;
+            }
+            audit::run(&mut context, what)
+        }
+        Command::Queue(what) => {
+            if let QueueCommand::Import { plan: false, .. } | QueueCommand::Repair { plan: false } = &what {
+                someone_asks(&invocation)?;
+            }
+            queue::run(&mut context, what)
+        }
         Command::SlotStatus => slot::status(&context),
-        Command::SlotMarkGood => slot::mark_good(&mut context),
+        Command::SlotMarkGood => {
+            // Whatever another one of us is doing: an OS that has proved itself is marked.
+            let _lock = alone(&context).map_err(|e| log::warn!("{e}"));
+            slot::mark_good(&mut context)
+        }
         Command::Init | Command::Version | Command::Help(_) => Ok(Exit::OK),
     }
 }
@@ -90,6 +112,27 @@ fn someone_asks(invocation: &Invocation) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// One of us at a time, for whatever writes. Where there is no state directory yet, the data directory stands for it.
+fn alone(context: &Context) -> Result<Option<Lock>, Error> {
+    for dir in [&context.settings.state_dir, &context.settings.data_dir] {
+        match lock::take(dir, PATIENCE) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                return Err(Error::new(
+                    ErrorKind::Refused,
+                    "cannot begin",
+                    "another pyvorin-recovery is at work here",
+                    "wait until it has ended, then try again",
+                )
+                .at(dir));
+            }
+            Err(e) => return Err(Error::io(ErrorKind::Read, "cannot lock the state directory", dir, &e)),
+        }
+    }
+    Ok(None)
 }
 
 fn context(invocation: &Invocation) -> Result<Context, Error> {

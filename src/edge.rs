@@ -159,6 +159,9 @@ pub trait Machine: Look {
     /// By the real engine, on two *staged* files: inserts into every rowid table of `base` the rows of `donor` whose
     /// rowid lies above the highest of `base`. Triggers and foreign keys are off. Leaves no side file.
     fn engine_append(&mut self, base: &Path, donor: &Path) -> io::Result<Vec<TableGain>>;
+    /// By the real engine, into a *staged* queue: rows with their ids, times and retries. Gives those that the engine
+    /// refused, by their place in the list, with its words. Leaves no side file.
+    fn engine_queue(&mut self, staged: &Path, load: &engine::queue::Load) -> io::Result<engine::queue::Refused>;
 
     /// Attaches the named volume ("state", "data") at its configured place, or changes how it is attached.
     /// On machines without volumes of their own (a laptop, `--root`) this does nothing.

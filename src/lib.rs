@@ -17,7 +17,7 @@
 //!
 //! | layer | modules | may use |
 //! |---|---|---|
-//! | domain, no effects | [`sqlite`], [`slots`], [`ext4`], [`journal`], [`record`], [`config`], [`cmdline`], [`cli`], [`error`] | each other |
+//! | domain, no effects | [`sqlite`], [`audit`], [`queue`], [`slots`], [`ext4`], [`journal`], [`record`], [`config`], [`cmdline`], [`cli`], [`error`] | each other |
 //! | rim | [`edge`] | domain |
 //! | composition | [`boot`], [`commands`] | everything |
 //!
@@ -55,6 +55,7 @@ pub mod edge;
 pub mod error;
 pub mod ext4;
 pub mod journal;
+pub mod queue;
 pub mod record;
 pub mod slots;
 pub mod sqlite;

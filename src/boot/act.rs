@@ -180,7 +180,8 @@ fn check_volume(machine: &mut dyn Machine, settings: &Settings, volume: &str, le
     Ok(Detail { text: text.to_string(), exit: Some(status), ..Detail::default() })
 }
 
-fn preserve(
+/// Gives files a second name in quarantine, or copies them there, with their digests.
+pub fn preserve(
     machine: &mut dyn Machine,
     settings: &Settings,
     files: &[PathBuf],

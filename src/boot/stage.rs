@@ -4,10 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::act::{make_dirs, sha256};
+use super::chain;
 use super::outcome::Detail;
 use super::step::Build;
 use crate::config::{Rung, Settings};
-use crate::edge::{Machine, TableGain, TableRows, durable};
+use crate::edge::{Look, Machine, TableGain, TableRows, durable};
 use crate::journal::{self, Intent, Phase, Target};
 use crate::record;
 use crate::sqlite::judge::Candidate;
@@ -86,14 +87,25 @@ fn believe_length(machine: &mut dyn Machine, donor: &Path, pages: u32) -> io::Re
 
 /// Copies the preserved database and lays the images of a fold over it.
 fn fold_into(machine: &mut dyn Machine, build: &Build, fold: &Fold, to: &Path) -> io::Result<()> {
-    match &build.source {
+    fold_copy(machine, build.source.as_deref(), build.log.as_deref(), fold, to)
+}
+
+/// [`fold_into`] from a preserved database and log.
+pub fn fold_copy(
+    machine: &mut dyn Machine,
+    source: Option<&Path>,
+    log: Option<&Path>,
+    fold: &Fold,
+    to: &Path,
+) -> io::Result<()> {
+    match source {
         Some(source) => machine.copy(source, to)?,
         None => machine.write(to, &[])?,
     }
     if fold.upto == 0 {
         return Ok(());
     }
-    let path = build.log.as_ref().ok_or_else(|| io::Error::other("the plan names frames and no log"))?;
+    let path = log.ok_or_else(|| io::Error::other("the plan names frames and no log"))?;
     let images = {
         let log = machine.open(path)?;
         let scan = wal::scan(&*log, Some(fold.page_size))?;
@@ -161,7 +173,7 @@ fn prepare(
             sha256: sha256(machine.as_look(), staged)?,
             retire: build.retire.clone(),
         }],
-        note: note(build, candidate, &tables, &gained),
+        note: note(machine.as_look(), build, candidate, staged, &tables, &gained),
     };
     make_dirs(machine, &settings.state_dir)?;
     let record = settings.state_dir.join(journal::FILE);
@@ -184,7 +196,14 @@ fn prepare(
 }
 
 /// What the journal of events says of a repair: what was done, what was lost, where the originals are.
-fn note(build: &Build, candidate: &Candidate, tables: &[TableRows], gained: &[TableGain]) -> String {
+fn note(
+    look: &dyn Look,
+    build: &Build,
+    candidate: &Candidate,
+    staged: &Path,
+    tables: &[TableRows],
+    gained: &[TableGain],
+) -> String {
     let rows: serde_json::Map<String, serde_json::Value> =
         tables.iter().map(|t| (t.table.clone(), t.rows.into())).collect();
     let added: u64 = gained.iter().map(|g| g.inserted).sum();
@@ -198,6 +217,8 @@ fn note(build: &Build, candidate: &Candidate, tables: &[TableRows], gained: &[Ta
         "rows": rows,
         "rows_from_later_commit": added,
         "quarantine": quarantine.map(|p| p.display().to_string()),
+        // Null where there is no audit chain in it. It bridges the repair: later heads are compared with this one.
+        "chain_head": chain::head_in_file(look, staged),
     })
     .to_string()
 }

@@ -9,6 +9,8 @@ pub(super) fn help(command: &str) -> Option<&'static str> {
         "repair" => Some(REPAIR),
         "inspect" => Some(INSPECT),
         "status" => Some(STATUS),
+        "audit" => Some(AUDIT),
+        "queue" => Some(QUEUE),
         "slot" => Some(SLOT),
         _ => None,
     }
@@ -25,6 +27,8 @@ usage: pyvorin-recovery [--config FILE] [--root DIR] [--technician ID] [--json] 
   repair [--plan] [DB...]   repair what check finds
   inspect DB                facts about one database; changes nothing
   status [--metrics]        what the last boot did
+  audit verify|show|log|fold      the agent's audit chain, and the journal of our own events
+  queue stats|export|import|repair    unsent messages
   slot status|mark-good     boot slots
   version, help [COMMAND]
 
@@ -101,4 +105,39 @@ status prints the boot slots: order, tries left, boot state. It writes nothing.
 mark-good records that the booted slot proved itself and gives it its tries back. It judges the OS alone, never the
 data. It writes once, and only if that changes anything; called from a unit before boot-complete.target.
 Exit codes: 0 done, 8 the slot state could not be read or written, 16 usage.
+";
+const AUDIT: &str = "\
+usage: pyvorin-recovery audit verify [--anchor FILE]
+       pyvorin-recovery audit show [--last N]
+       pyvorin-recovery audit log ACTION [--details JSON] --technician ID
+       pyvorin-recovery audit fold
+
+verify reads the agent's chain (privacy_audit) and the journal of our own events, and names the first break.
+  --anchor FILE   an earlier `audit verify --json`, kept elsewhere: only that shows an end that was cut off, or a chain
+                  that was hashed anew. Its age is reported.
+show prints the last N (20) records of both.
+log records ACTION with a JSON object of facts: in our journal, and in the agent's chain at once if the agent is stopped.
+fold puts the events that wait into the agent's chain, in one transaction. Run it before the agent starts.
+Writes: verify and show nothing; log and fold the journal in the state directory and, with the agent stopped, the
+chain in edge_store.db.
+Exit codes: 0 done (or waiting for the agent to stop), 4 looked, and it is bad, 8 could not look or write, 16 usage.
+";
+const QUEUE: &str = "\
+usage: pyvorin-recovery queue stats [--record]
+       pyvorin-recovery queue export FILE
+       pyvorin-recovery queue import [--plan] FILE
+       pyvorin-recovery queue repair [--plan]
+
+stats prints depth, oldest item, retries, priorities, expired and invalid rows, and whether the queue grows.
+  --record   note the depth in the history from which growth is judged; at most one note an hour is written
+export writes every valid row to FILE as JSON Lines, from a damaged database too; all others, with the reason, to
+FILE.rejected. An existing file is never written over.
+import puts rows back with their ids, times and retries: JSON Lines, or the array that `.mode json` prints. Rows that
+are there already, and invalid ones, go to FILE.rejected with the reason.
+repair exports, rebuilds and re-injects in one operation that a cut of power cannot break. The original stays in
+quarantine as sync_queue.db.corrupt.<epoch>. Stop the agent first.
+  --plan   say what would be done and change nothing
+Writes: stats nothing, or the history in the state directory; export FILE; import and repair the queue and quarantine.
+On a terminal --technician ID is required for import and repair, except with --plan.
+Exit codes: 0 nothing wrong, 1 repaired, 4 rows were rejected or lost, or damage is left, 8 operational error, 16 usage.
 ";

@@ -1,7 +1,7 @@
 //! Every line that is understood, and every one that is refused.
 
 use super::help::{BOOT, INIT, OVERVIEW, help};
-use super::{Command, Invocation, LATER, SLOT_LATER, Usage, parse};
+use super::{AuditCommand, Command, Invocation, LATER, QueueCommand, SLOT_LATER, Usage, parse};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -24,6 +24,17 @@ fn every_command_of_this_version_is_understood() {
     assert_eq!(command("repair -- --plan"), Command::Repair { plan: false, databases: vec!["--plan".into()] });
     assert_eq!(command("inspect a.db"), Command::Inspect { database: "a.db".into() });
     assert_eq!(command("status --metrics"), Command::Status { metrics: true });
+    let anchor = Some(PathBuf::from("a.json"));
+    assert_eq!(command("audit verify --anchor a.json"), Command::Audit(AuditCommand::Verify { anchor }));
+    assert_eq!(command("audit show --last 5"), Command::Audit(AuditCommand::Show { last: 5 }));
+    assert_eq!(command("audit fold"), Command::Audit(AuditCommand::Fold));
+    let log = AuditCommand::Log { action: "card_replaced".into(), details: "{\"a\":1}".into() };
+    assert_eq!(command("audit log card_replaced --details {\"a\":1}"), Command::Audit(log));
+    assert_eq!(command("queue stats --record"), Command::Queue(QueueCommand::Stats { record: true }));
+    assert_eq!(command("queue export x"), Command::Queue(QueueCommand::Export { to: "x".into() }));
+    let import = QueueCommand::Import { from: "x".into(), plan: true };
+    assert_eq!(command("queue import --plan x"), Command::Queue(import));
+    assert_eq!(command("queue repair"), Command::Queue(QueueCommand::Repair { plan: false }));
     assert_eq!(command("slot status"), Command::SlotStatus);
     assert_eq!(command("slot mark-good"), Command::SlotMarkGood);
     assert_eq!(command("version"), Command::Version);
@@ -76,6 +87,21 @@ fn what_cannot_be_meant_is_refused_with_exit_16_and_a_next_step() {
         "check --root=",
         "-x",
         "check --json=yes",
+        "audit",
+        "audit verfy",
+        "audit verify x",
+        "audit verify --last 3",
+        "audit show --last 0",
+        "audit log",
+        "audit log a b",
+        "audit log Bad-Action",
+        "audit fold --details {}",
+        "queue",
+        "queue export",
+        "queue export a b",
+        "queue stats --plan",
+        "queue import",
+        "check --record",
     ];
     for line in lines {
         let usage = run(line).expect_err(line);
@@ -95,7 +121,7 @@ fn commands_of_the_contract_that_are_missing_say_so() {
 
 #[test]
 fn every_command_has_help_that_says_what_it_writes_and_how_it_ends() {
-    for name in ["init", "boot", "check", "repair", "inspect", "status", "slot"] {
+    for name in ["init", "boot", "check", "repair", "inspect", "status", "audit", "queue", "slot"] {
         let text = help(name).unwrap();
         assert!(text.contains("Exit codes:") && text.to_lowercase().contains("write"), "{name}");
         assert!(OVERVIEW.contains(&format!("\n  {name} ")), "{name}");

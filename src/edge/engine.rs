@@ -28,7 +28,9 @@ use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags};
 use super::{TableGain, TableRows};
 
 mod append;
+pub mod audit;
 mod objects;
+pub mod queue;
 
 pub use objects::{ObjectCheck, check_objects_bytes, check_objects_file, check_texts};
 

@@ -14,6 +14,7 @@ pub mod file;
 pub mod holders;
 pub mod init;
 pub mod kmsg;
+pub mod lock;
 pub mod modules;
 pub mod partition;
 pub mod run;
@@ -234,6 +235,10 @@ impl Machine for LinuxMachine {
 
     fn engine_append(&mut self, base: &Path, donor: &Path) -> io::Result<Vec<TableGain>> {
         engine::append_file(base, donor)
+    }
+
+    fn engine_queue(&mut self, staged: &Path, load: &engine::queue::Load) -> io::Result<engine::queue::Refused> {
+        engine::queue::load_file(staged, load)
     }
 
     fn attach(&mut self, volume: &str, access: Access) -> io::Result<()> {

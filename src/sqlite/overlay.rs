@@ -160,6 +160,12 @@ impl<'a> Overlay<'a> {
         }
     }
 
+    /// The highest page that the log holds, 0 when it holds none. It may lie beyond `pages` where pages before it are in
+    /// neither file.
+    pub fn highest_image(&self) -> u32 {
+        self.images.keys().next_back().copied().unwrap_or(0)
+    }
+
     /// Reads `count` pages from `first` on into `run` (at least that many pages long) with one read of the database, and
     /// lays over them what the log holds. Says which of them are there.
     pub(crate) fn read_run(&self, first: u32, count: u32, run: &mut [u8]) -> io::Result<There> {

@@ -107,51 +107,45 @@ pub struct Unread {
     pub why: String,
 }
 
-/// The leaves of a table.
-#[derive(Clone, Debug)]
-pub struct Leaves {
-    /// In key order.
-    pub pages: Vec<u32>,
-    /// Pages of the tree that are not what they should be.
-    pub unread: Vec<Unread>,
-}
-
-/// Walks the inner pages of a rowid table. `claimed` gains every page of the tree.
-pub fn leaves(source: &Overlay<'_>, root: u32, usable: u32, claimed: &mut Claimed) -> io::Result<Leaves> {
-    let mut found = Leaves { pages: Vec::new(), unread: Vec::new() };
-    let mut stack = Vec::new();
-    let mut push = |page: u32, depth: u32, stack: &mut Vec<(u32, u32)>, unread: &mut Vec<Unread>| {
-        if page > source.pages {
-            unread.push(Unread { page, why: "it lies beyond the end of the file".into() });
-        } else if claimed.claim(page) {
-            stack.push((page, depth));
-        } else {
-            unread.push(Unread { page, why: "two places of the tree point to it".into() });
-        }
-    };
-    push(root, 0, &mut stack, &mut found.unread);
+/// Walks the inner pages of a rowid table and gives its leaves in key order, with the places that are not what they
+/// should be where they were met. `claimed` gains every page of the tree.
+pub fn leaves(
+    source: &Overlay<'_>,
+    root: u32,
+    usable: u32,
+    claimed: &mut Claimed,
+) -> io::Result<Vec<Result<u32, Unread>>> {
+    let mut found = Vec::new();
+    let mut stack = vec![(root, 0)];
     while let Some((number, depth)) = stack.pop() {
+        let mut unread = |page: u32, why: &str| found.push(Err(Unread { page, why: why.to_string() }));
+        if number == 0 || number > source.pages {
+            unread(number, "the tree points to a page that does not exist");
+            continue;
+        }
+        if !claimed.claim(number) {
+            unread(number, "two places of the tree point to this page");
+            continue;
+        }
         let image = source.page(number)?.unwrap_or_default();
         let Some(page) = Page::parse(&image, number, usable).filter(|p| p.kind.is_table() && depth <= MAX_DEPTH) else {
-            found.unread.push(Unread { page: number, why: "it is not a page of this table any more".into() });
+            unread(number, "it is not a page of this table any more");
             continue;
         };
         if page.kind.is_leaf() {
-            found.pages.push(number);
+            found.push(Ok(number));
             continue;
         }
         let mut children: Vec<u32> = Vec::with_capacity(page.cells + 1);
         for i in 0..page.cells {
             match page.cell(i).and_then(|c| c.left) {
                 Some(child) => children.push(child),
-                None => found.unread.push(Unread { page: number, why: format!("its pointer {i} is damaged") }),
+                None => unread(number, "a pointer on it is damaged"),
             }
         }
         children.extend(page.right());
         // The stack gives back the last first: the leftmost child must be on top.
-        for child in children.into_iter().rev() {
-            push(child, depth + 1, &mut stack, &mut found.unread);
-        }
+        stack.extend(children.into_iter().rev().map(|child| (child, depth + 1)));
     }
     Ok(found)
 }

@@ -185,6 +185,16 @@ impl Machine for SimMachine {
         })
     }
 
+    /// As [`Self::engine_append`]: not durable before it is synced.
+    fn engine_queue(&mut self, staged: &Path, load: &engine::queue::Load) -> io::Result<engine::queue::Refused> {
+        self.op(|this| {
+            let before = if load.new.is_some() { Vec::new() } else { this.readable(staged)?.to_vec() };
+            let (bytes, refused) = engine::queue::load_bytes(&before, load)?;
+            this.put(staged, &bytes)?;
+            Ok(refused)
+        })
+    }
+
     fn attach(&mut self, volume: &str, access: Access) -> io::Result<()> {
         self.op(|this| {
             if this.volumes.is_empty() {
