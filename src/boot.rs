@@ -5,8 +5,8 @@
 
 pub mod act;
 pub mod assess;
-pub mod delegate;
 pub mod chain;
+pub mod delegate;
 pub mod events;
 pub mod evidence;
 pub mod fold;
