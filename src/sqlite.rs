@@ -22,7 +22,6 @@ pub mod page;
 pub mod record;
 pub mod resync;
 pub mod rollback;
-
 pub mod rows;
 pub mod schema;
 pub mod verdict;

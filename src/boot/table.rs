@@ -73,6 +73,7 @@ pub fn find(
             upto: f.committed,
             pages: f.commit_pages,
             sum: f.commit_sum,
+            mends: Vec::new(),
         },
         _ => Fold::nothing(page_size),
     };
@@ -163,7 +164,8 @@ pub fn with_pages<R>(
     }
     let log = look.open(&side(location, "-wal"))?;
     let scan = wal::scan(&*log, Some(fold.page_size))?;
-    if scan.frame(fold.upto).map(|f| (f.stored, f.commit)) != Some((fold.sum, fold.pages)) {
+    let commit = |stored: u32| fold.mend(fold.upto).map_or(stored, |m| m.commit);
+    if scan.frame(fold.upto).map(|f| (f.stored, commit(f.commit))) != Some((fold.sum, fold.pages)) {
         return Err(moved());
     }
     let mut pages = Overlay::folded(db.map(|d| d as &dyn ReadAt), &*log, &scan, fold);
