@@ -60,6 +60,8 @@ pub enum Command {
         /// Files instead of the configured databases.
         databases: Vec<PathBuf>,
     },
+    /// Everything recoverable into a new database.
+    Salvage(Salvage),
     /// Read-only facts.
     Inspect {
         /// The database.
@@ -78,6 +80,19 @@ pub enum Command {
     Version,
     /// This text, to print on stdout.
     Help(&'static str),
+}
+
+/// `salvage DB OUT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Salvage {
+    /// The damaged database.
+    pub db: PathBuf,
+    /// The new one.
+    pub out: PathBuf,
+    /// `--schema FILE`.
+    pub schema: Option<PathBuf>,
+    /// `--backup DIR`.
+    pub backup: Option<PathBuf>,
 }
 
 /// A command line that cannot be used; exit code 16.
@@ -109,8 +124,8 @@ impl fmt::Display for Usage {
 impl std::error::Error for Usage {}
 
 /// Commands of the contract that this version refuses by name instead of as unknown.
-const LATER: [&str; 11] =
-    ["scrub", "salvage", "queue", "audit", "backup", "restore", "stick", "key", "reset", "recovery", "drill"];
+const LATER: [&str; 10] =
+    ["scrub", "queue", "audit", "backup", "restore", "stick", "key", "reset", "recovery", "drill"];
 const SLOT_LATER: [&str; 3] = ["mark-bad", "set-primary", "doctor"];
 const TRY_HELP: &str = "see pyvorin-recovery --help";
 
@@ -129,6 +144,8 @@ struct Given {
     quick: bool,
     metrics: bool,
     from: Option<PathBuf>,
+    schema: Option<PathBuf>,
+    backup: Option<PathBuf>,
     command: Option<String>,
     words: Vec<OsString>,
 }
@@ -164,6 +181,8 @@ fn read(mut parser: lexopt::Parser) -> Result<Given, Usage> {
             Arg::Long("config") => once("--config", &mut given.config, path("--config", &mut parser)?)?,
             Arg::Long("root") => once("--root", &mut given.root, path("--root", &mut parser)?)?,
             Arg::Long("from") => once("--from", &mut given.from, path("--from", &mut parser)?)?,
+            Arg::Long("schema") => once("--schema", &mut given.schema, path("--schema", &mut parser)?)?,
+            Arg::Long("backup") => once("--backup", &mut given.backup, path("--backup", &mut parser)?)?,
             Arg::Long("technician") => {
                 let id = technician(&value("--technician", &mut parser)?)?;
                 once("--technician", &mut given.technician, id)?;
@@ -228,6 +247,8 @@ fn command(given: &Given) -> Result<Command, Usage> {
         ("--quick", given.quick, allowed.1),
         ("--metrics", given.metrics, allowed.2),
         ("--from", given.from.is_some(), allowed.3),
+        ("--schema", given.schema.is_some(), name == "salvage"),
+        ("--backup", given.backup.is_some(), name == "salvage"),
     ];
     if let Some((option, ..)) = asked.iter().find(|(_, given, allowed)| *given && !allowed) {
         return Err(Usage::new(format!("{option} does not belong to {name}"), see(name)));
@@ -247,6 +268,15 @@ fn command(given: &Given) -> Result<Command, Usage> {
         "repair" => Ok(Command::Repair { plan: given.plan, databases: databases()? }),
         "status" => none(Command::Status { metrics: given.metrics }),
         "version" => none(Command::Version),
+        "salvage" => match databases()?.as_slice() {
+            [db, out] => Ok(Command::Salvage(Salvage {
+                db: db.clone(),
+                out: out.clone(),
+                schema: given.schema.clone(),
+                backup: given.backup.clone(),
+            })),
+            _ => Err(Usage::new("salvage takes exactly DB and OUT", see(name))),
+        },
         "inspect" => match databases()?.as_slice() {
             [database] => Ok(Command::Inspect { database: database.clone() }),
             _ => Err(Usage::new("inspect takes exactly one DB", see(name))),
@@ -338,6 +368,12 @@ mod tests {
         assert_eq!(command("repair --plan a.db /b.db"), Command::Repair { plan: true, databases: db() });
         assert_eq!(command("repair -- --plan"), Command::Repair { plan: false, databases: vec!["--plan".into()] });
         assert_eq!(command("inspect a.db"), Command::Inspect { database: "a.db".into() });
+        let salvage = |schema: Option<&str>, backup: Option<&str>| {
+            let (db, out) = ("a.db".into(), "o.db".into());
+            Command::Salvage(super::Salvage { db, out, schema: schema.map(Into::into), backup: backup.map(Into::into) })
+        };
+        assert_eq!(command("salvage a.db o.db"), salvage(None, None));
+        assert_eq!(command("salvage --schema s.sql a.db --backup=d o.db"), salvage(Some("s.sql"), Some("d")));
         assert_eq!(command("status --metrics"), Command::Status { metrics: true });
         assert_eq!(command("slot status"), Command::SlotStatus);
         assert_eq!(command("slot mark-good"), Command::SlotMarkGood);
@@ -377,6 +413,12 @@ mod tests {
             "boot --from e.json",
             "inspect",
             "inspect a b",
+            "salvage",
+            "salvage a",
+            "salvage a b c",
+            "salvage a b --schema",
+            "repair a --schema b",
+            "check --backup b",
             "slot",
             "slot mark-god",
             "slot status x",
@@ -410,7 +452,7 @@ mod tests {
 
     #[test]
     fn every_command_has_help_that_says_what_it_writes_and_how_it_ends() {
-        for name in ["init", "boot", "check", "repair", "inspect", "status", "slot"] {
+        for name in ["init", "boot", "check", "repair", "salvage", "inspect", "status", "slot"] {
             let text = help(name).unwrap();
             assert!(text.contains("Exit codes:") && text.to_lowercase().contains("write"), "{name}");
             assert!(OVERVIEW.contains(&format!("\n  {name} ")), "{name}");

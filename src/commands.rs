@@ -4,6 +4,7 @@ mod boot;
 mod check;
 mod init;
 mod inspect;
+mod salvage;
 mod slot;
 mod status;
 
@@ -71,6 +72,7 @@ fn dispatch(invocation: Invocation) -> Result<Exit, Error> {
             }
             check::repair(&mut context, plan, &databases)
         }
+        Command::Salvage(asked) => salvage::salvage(&mut context, &asked),
         Command::Inspect { database } => inspect::inspect(&context, &database),
         Command::Status { metrics } => status::status(&context, metrics),
         Command::SlotStatus => slot::status(&context),

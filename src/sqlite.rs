@@ -22,6 +22,7 @@ pub mod page;
 pub mod record;
 pub mod resync;
 pub mod rollback;
+pub mod salvage;
 pub mod schema;
 pub mod verdict;
 pub mod wal;
