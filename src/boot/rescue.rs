@@ -12,7 +12,7 @@ use super::assess::StructureVerdict;
 use super::evidence::DatabaseEvidence;
 use crate::config::Rung;
 use crate::sqlite::check::{ObjectKind, Scope, Structure};
-use crate::sqlite::judge::{Candidate, Completeness, LogVerdict, WalState};
+use crate::sqlite::judge::{Candidate, Completeness, Level, LogVerdict, WalState};
 use crate::sqlite::observe::WalEvidence;
 use crate::sqlite::overlay::Fold;
 
@@ -32,18 +32,19 @@ pub fn rescue(d: &DatabaseEvidence, log: &LogVerdict, structure: StructureVerdic
     let mut found =
         Rescue { candidates: Vec::new(), backups: d.backups.clone(), schema_record: d.schema_record.clone() };
     let base = base(d, log);
-    let mut add = |rung, completeness| {
-        found.candidates.push(Candidate {
-            rung,
-            base: base.clone(),
-            extras: None,
-            completeness,
-            frames_lost: 0,
-            in_doubt: false,
-        });
-    };
     match structure {
         StructureVerdict::Damaged => {
+            if d.structure.as_ref().is_some_and(only_contradicts) {
+                // Every page is whole, and table and index contradict each other: a lost write, or a changed value.
+                // Building the index from the table would hide which; nothing here can tell who is right.
+                return found;
+            }
+            if base.upto > 0 || log.state == WalState::Foreign {
+                // With its log the database is damaged. Should it be sound alone, the log is not its own.
+                let alone = Fold::nothing(base.page_size);
+                found.candidates.push(candidate(Rung::Replay, alone, Completeness::Lossy));
+            }
+            let mut add = |rung, completeness| found.candidates.push(candidate(rung, base.clone(), completeness));
             if d.structure.as_ref().is_some_and(rows_are_whole) {
                 // No row is touched by this damage: what the log says of completeness stays true.
                 add(Rung::Reindex, log.completeness);
@@ -55,6 +56,7 @@ pub fn rescue(d: &DatabaseEvidence, log: &LogVerdict, structure: StructureVerdic
             add(Rung::Empty, Completeness::Lossy);
         }
         StructureVerdict::Missing => {
+            let mut add = |rung, completeness| found.candidates.push(candidate(rung, base.clone(), completeness));
             if !d.backups.is_empty() {
                 add(Rung::Backup, Completeness::Lossy);
             }
@@ -64,6 +66,17 @@ pub fn rescue(d: &DatabaseEvidence, log: &LogVerdict, structure: StructureVerdic
         StructureVerdict::Unreadable | StructureVerdict::Sound => {}
     }
     found
+}
+
+fn candidate(rung: Rung, base: Fold, completeness: Completeness) -> Candidate {
+    Candidate { rung, base, extras: None, completeness, frames_lost: 0, in_doubt: false }
+}
+
+/// True when the only thing wrong is that tables and indexes do not say the same.
+fn only_contradicts(s: &Structure) -> bool {
+    const DIFFER: [&str; 4] = ["index-differs", "row-missing-from-index", "entry-without-row", "rows-missing"];
+    let mut errors = s.findings.iter().filter(|f| f.level == Level::Error).peekable();
+    errors.peek().is_some() && errors.all(|f| DIFFER.contains(&f.code.as_str()))
 }
 
 /// True when a full check, run to its end, found damage in nothing that holds rows.

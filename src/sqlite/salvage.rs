@@ -126,7 +126,8 @@ pub fn run(input: &Input<'_>, sink: &mut dyn Sink, progress: &mut dyn FnMut(&str
     report.not_understood = unknown;
     let guessed = report.schema_from.first().is_some_and(|name| name == report::PRODUCT);
     objects.iter_mut().for_each(|o| o.shape.guessed = guessed);
-    let assigned = assign::assign(&mut source, &mut map, &mut objects, header.as_ref());
+    report.schema_whole = !schema.incomplete;
+    let assigned = assign::assign(&mut source, &mut map, &mut objects, header.as_ref(), schema.incomplete);
     report.tree(&map, &source, &assigned);
     progress("rows are taken out");
     report.not_made = sink.begin(&facts, &objects)?;

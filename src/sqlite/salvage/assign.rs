@@ -79,7 +79,14 @@ pub struct Orphan {
 }
 
 /// Assigns every page.
-pub fn assign(source: &mut Source<'_>, map: &mut Map, objects: &mut [Object], header: Option<&Header>) -> Assigned {
+/// `incomplete`: tables may exist that the schema does not name, so that no orphan is proved to be a ghost.
+pub fn assign(
+    source: &mut Source<'_>,
+    map: &mut Map,
+    objects: &mut [Object],
+    header: Option<&Header>,
+    incomplete: bool,
+) -> Assigned {
     let mut owners = Owners::new(source.pages);
     follow(source, map, &mut owners, (1, SCHEMA), true, None);
     for (i, object) in objects.iter_mut().enumerate() {
@@ -102,7 +109,7 @@ pub fn assign(source: &mut Source<'_>, map: &mut Map, objects: &mut [Object], he
         }
     }
     for table in [true, false] {
-        orphans(source, map, objects, &mut result, table);
+        orphans(source, map, objects, &mut result, (table, incomplete));
     }
     result.erased = objects.iter().any(|o| o.tree.erased > 0);
     let free = |n: &u32| matches!(result.owners.of(*n), FREE | GHOST);
@@ -154,7 +161,13 @@ fn free(owners: &mut Owners, page: u32) -> u32 {
     1
 }
 
-fn orphans(source: &mut Source<'_>, map: &mut Map, objects: &mut [Object], result: &mut Assigned, table: bool) {
+fn orphans(
+    source: &mut Source<'_>,
+    map: &mut Map,
+    objects: &mut [Object],
+    result: &mut Assigned,
+    (table, incomplete): (bool, bool),
+) {
     let (interior, leaf) = match table {
         true => (PageKind::TableInterior, PageKind::TableLeaf),
         false => (PageKind::IndexInterior, PageKind::IndexLeaf),
@@ -186,6 +199,9 @@ fn orphans(source: &mut Source<'_>, map: &mut Map, objects: &mut [Object], resul
         match verdict {
             Verdict::Owner(one) => give(objects, &mut result.owners, one, tree),
             Verdict::Several(candidates, likeness) => waiting.push(Orphan { tree, top, candidates, likeness }),
+            Verdict::Ghost if incomplete && table => {
+                result.strays.push(Stray { leaves: tree.leaves, why: Why::Ambiguous, top });
+            }
             Verdict::Ghost => {
                 tree.leaves.iter().for_each(|b| result.owners.set(b.page, GHOST));
             }

@@ -1,7 +1,8 @@
 //! The second pass: rows out of the pages of each table, in key order, into the sink.
 //!
-//! A row is taken when its cell can be believed ([`super::sheet`]), its rowid lies within the bounds its parents give
-//! and above the one before, its chain of overflow pages is whole, and its record can be one of the table
+//! A row is taken when its cell can be believed ([`super::sheet`]), its rowid lies above the one before and, on a page
+//! that is not whole, within the bounds its parents give (where a whole page contradicts its parent, it is the parent's
+//! key that was changed), its chain of overflow pages is whole, and its record can be one of the table
 //! ([`super::shape`]). Of a page that is not whole the rows that pass are taken too, and named as *not provable*:
 //! what damaged their neighbours may have changed a value of theirs that nothing in the file contradicts.
 
@@ -97,6 +98,7 @@ pub fn table(
         let mut ids = (i64::MAX, i64::MIN);
         let before = taker.last;
         for cell in sheet.cells() {
+            let bound = if sheet.whole { Bound { low: i64::MIN, high: i64::MAX, ..bound } } else { bound };
             match taker.take(source, &bound, &cell, &mut result)? {
                 Taken::Row(id) => ids = (ids.0.min(id), ids.1.max(id)),
                 Taken::Damaged => whole = false,

@@ -73,6 +73,8 @@ pub struct Report {
     pub donors_used: u32,
     /// Where the schema came from, the most trusted first.
     pub schema_from: Vec<String>,
+    /// False when tables may have existed that no schema found names.
+    pub schema_whole: bool,
     /// Tables whose statement was not understood.
     pub not_understood: Vec<String>,
     /// Objects that the engine could not make, with its reason.
@@ -105,6 +107,7 @@ impl Report {
             donors: 0,
             donors_used: 0,
             schema_from: Vec::new(),
+            schema_whole: false,
             not_understood: Vec::new(),
             not_made: Vec::new(),
             ghost_pages: 0,
@@ -143,6 +146,6 @@ impl Report {
             && self.lost_and_found.rows == 0
             && self.not_understood.is_empty()
             && self.not_made.is_empty()
-            && !self.schema_from.is_empty()
+            && self.schema_whole
     }
 }

@@ -69,7 +69,7 @@ fn choose(
     let shm = shm.map_or(ShmState::Absent, |f| observe::shm(f).unwrap_or(ShmState::Invalid));
     let hint = if let ShmState::Valid(hint) = &shm { Some(hint) } else { None };
     let page_size = header.map(|h| h.page_size);
-    let evidence = observe::wal(log, db, page_size, header.map_or(0, |h| h.reserved), hint)?;
+    let (evidence, _) = observe::wal(log, db, page_size, header.map_or(0, |h| h.reserved), hint)?;
     let WalEvidence::Present(facts) = &evidence else { return Ok(Fold::nothing(page_size.unwrap_or(4096))) };
     let pages = db.map_or(0, |d| d.size() / u64::from(page_size.unwrap_or(facts.page_size).max(1)));
     let size = DbSize {
