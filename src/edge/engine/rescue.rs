@@ -43,8 +43,9 @@ pub fn salvage_bytes(input: &Input<'_>, tell: &mut dyn FnMut(&str)) -> io::Resul
     Ok((bytes, report))
 }
 
-/// Builds every index of a staged file anew. Where an index is too damaged even to be cleared, the tables are copied into
-/// a new file with new indexes. `Some` says why neither was possible; the file is then good for nothing.
+/// Builds every index of a staged file anew. Where an index is too damaged even to be cleared (VACUUM is no way
+/// out: it copies indexes as they are), the rows are salvaged into a new file, and it is believed only when not one is
+/// missing. `Some` says why neither was possible; the file is then good for nothing.
 pub fn reindex_file(staged: &Path) -> io::Result<Option<String>> {
     regular(staged)?;
     refuse_side_files(staged)?;
@@ -58,14 +59,12 @@ pub fn reindex_file(staged: &Path) -> io::Result<Option<String>> {
     };
     if why.is_some() {
         let mut copy = staged.as_os_str().to_os_string();
-        copy.push(".vacuum");
+        copy.push(".rebuilt");
         let copy = Path::new(&copy);
         why = {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let db = Connection::open_with_flags(immutable_uri(staged)?, flags).map_err(failed)?;
-            defend(&db).map_err(failed)?;
-            // Into another file: there rowids are kept, also those of tables without an alias for them.
-            refused(db.execute("VACUUM INTO ?1", [&*copy.to_string_lossy()]))?
+            let db = crate::edge::linux::file::open(staged)?;
+            let spill = staged.parent().unwrap_or(Path::new("."));
+            lossless(&salvage_file(&Input { db: Some(&db), ..Input::default() }, copy, spill, &mut |_| {})?)
         };
         if why.is_none() {
             std::fs::rename(copy, staged)?;
@@ -85,11 +84,9 @@ pub fn reindex_bytes(bytes: &[u8]) -> io::Result<(Vec<u8>, Option<String>)> {
     load(&mut db, "main", bytes, false)?;
     let mut why = reindex(&db)?;
     if why.is_some() {
-        let mut db = Connection::open_in_memory().map_err(failed)?;
-        load(&mut db, "main", bytes, false)?;
-        defend(&db).map_err(failed)?;
-        why = refused(db.execute("VACUUM", []))?;
-        return Ok((taken(&mut db, &versions)?, why));
+        let (copy, report) = salvage_bytes(&Input { db: Some(&bytes.to_vec()), ..Input::default() }, &mut |_| {})?;
+        why = lossless(&report);
+        return Ok((copy, why));
     }
     Ok((taken(&mut db, &versions)?, why))
 }
@@ -100,6 +97,11 @@ fn taken(db: &mut Connection, versions: &[u8]) -> io::Result<Vec<u8>> {
         place.copy_from_slice(versions);
     }
     Ok(bytes)
+}
+
+/// Why a salvage was no mere rebuilding of indexes.
+fn lossless(report: &Report) -> Option<String> {
+    (!report.nothing_lost()).then(|| "the tables are not whole".to_string())
 }
 
 /// REINDEX, believed only when the engine then calls the whole database sound.
