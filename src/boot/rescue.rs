@@ -12,7 +12,7 @@ use super::assess::StructureVerdict;
 use super::evidence::DatabaseEvidence;
 use crate::config::Rung;
 use crate::sqlite::check::{ObjectKind, Scope, Structure};
-use crate::sqlite::judge::{Candidate, Completeness, Level, LogVerdict, WalState};
+use crate::sqlite::judge::{Candidate, Completeness, Exactness, Level, LogVerdict, Proof, WalState};
 use crate::sqlite::observe::WalEvidence;
 use crate::sqlite::overlay::Fold;
 
@@ -31,6 +31,10 @@ pub struct Rescue {
 pub fn rescue(d: &DatabaseEvidence, log: &LogVerdict, structure: StructureVerdict) -> Rescue {
     let mut found =
         Rescue { candidates: Vec::new(), backups: d.backups.clone(), schema_record: d.schema_record.clone() };
+    if d.hot_journal || log.candidates.iter().any(|c| c.rollback.is_some()) {
+        // In the middle of a transaction the pages contradict each other; rolling back comes first, and is another look.
+        return found;
+    }
     let base = base(d, log);
     match structure {
         StructureVerdict::Damaged => {
@@ -69,7 +73,9 @@ pub fn rescue(d: &DatabaseEvidence, log: &LogVerdict, structure: StructureVerdic
 }
 
 fn candidate(rung: Rung, base: Fold, completeness: Completeness) -> Candidate {
-    Candidate { rung, base, extras: None, completeness, frames_lost: 0, in_doubt: false }
+    let why = vec!["structure-damaged".to_string()];
+    let proof = Proof { exactness: Exactness::DatabaseOnly, why, ..Proof::default() };
+    Candidate { rung, base, rollback: None, extras: None, completeness, frames_lost: 0, in_doubt: false, proof }
 }
 
 /// True when the only thing wrong is that tables and indexes do not say the same.
@@ -101,6 +107,7 @@ fn base(d: &DatabaseEvidence, log: &LogVerdict) -> Fold {
                 upto: facts.committed,
                 pages: facts.commit_pages,
                 sum: facts.commit_sum,
+                mends: Vec::new(),
             }
         }
         _ => Fold::nothing(page_size),

@@ -76,6 +76,8 @@ fn choose(
         present: db.is_some_and(|d| d.size() > 0),
         pages: u32::try_from(pages).unwrap_or(u32::MAX),
         page_size,
+        page_one: header.map(Into::into),
+        ..DbSize::default()
     };
     let verdict = judge(&evidence, &shm, size);
     if let Some(best) = verdict.candidates.first() {
@@ -90,6 +92,7 @@ fn choose(
         upto: facts.committed,
         pages: facts.commit_pages,
         sum: facts.commit_sum,
+        mends: Vec::new(),
     })
 }
 
