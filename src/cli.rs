@@ -62,6 +62,8 @@ pub enum Command {
         /// Files instead of the configured databases.
         databases: Vec<PathBuf>,
     },
+    /// Everything recoverable into a new database.
+    Salvage(Salvage),
     /// Read-only facts.
     Inspect {
         /// The database.
@@ -84,6 +86,19 @@ pub enum Command {
     Version,
     /// This text, to print on stdout.
     Help(&'static str),
+}
+
+/// `salvage DB OUT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Salvage {
+    /// The damaged database.
+    pub db: PathBuf,
+    /// The new one.
+    pub out: PathBuf,
+    /// `--schema FILE`.
+    pub schema: Option<PathBuf>,
+    /// `--backup DIR`.
+    pub backup: Option<PathBuf>,
 }
 
 /// A command line that cannot be used; exit code 16.
@@ -115,7 +130,7 @@ impl fmt::Display for Usage {
 impl std::error::Error for Usage {}
 
 /// Commands of the contract that this version refuses by name instead of as unknown.
-const LATER: [&str; 9] = ["scrub", "salvage", "backup", "restore", "stick", "key", "reset", "recovery", "drill"];
+const LATER: [&str; 8] = ["scrub", "backup", "restore", "stick", "key", "reset", "recovery", "drill"];
 const SLOT_LATER: [&str; 3] = ["mark-bad", "set-primary", "doctor"];
 const TRY_HELP: &str = "see pyvorin-recovery --help";
 
@@ -138,6 +153,8 @@ struct Given {
     anchor: Option<PathBuf>,
     last: Option<u32>,
     details: Option<String>,
+    schema: Option<PathBuf>,
+    backup: Option<PathBuf>,
     command: Option<String>,
     words: Vec<OsString>,
 }
@@ -154,6 +171,8 @@ impl Given {
             ("--anchor", self.anchor.is_some()),
             ("--last", self.last.is_some()),
             ("--details", self.details.is_some()),
+            ("--schema", self.schema.is_some()),
+            ("--backup", self.backup.is_some()),
         ];
         all.into_iter().filter(|(_, given)| *given).map(|(option, _)| option).collect()
     }
@@ -203,6 +222,8 @@ fn read(mut parser: lexopt::Parser) -> Result<Given, Usage> {
                 once("--details", &mut given.details, text)?;
             }
             Arg::Long("record") => given.record = true,
+            Arg::Long("schema") => once("--schema", &mut given.schema, path("--schema", &mut parser)?)?,
+            Arg::Long("backup") => once("--backup", &mut given.backup, path("--backup", &mut parser)?)?,
             Arg::Long("technician") => {
                 let id = technician(&value("--technician", &mut parser)?)?;
                 once("--technician", &mut given.technician, id)?;
@@ -259,6 +280,7 @@ fn command(given: &Given) -> Result<Command, Usage> {
         "boot" => &["--plan", "--from"],
         "check" => &["--quick"],
         "repair" => &["--plan"],
+        "salvage" => &["--schema", "--backup"],
         "status" => &["--metrics"],
         // Their verbs say which of them take which.
         "audit" | "queue" => &["--plan", "--record", "--anchor", "--last", "--details"],
@@ -282,6 +304,15 @@ fn command(given: &Given) -> Result<Command, Usage> {
         "repair" => Ok(Command::Repair { plan: given.plan, databases: databases()? }),
         "status" => none(Command::Status { metrics: given.metrics }),
         "version" => none(Command::Version),
+        "salvage" => match databases()?.as_slice() {
+            [db, out] => Ok(Command::Salvage(Salvage {
+                db: db.clone(),
+                out: out.clone(),
+                schema: given.schema.clone(),
+                backup: given.backup.clone(),
+            })),
+            _ => Err(Usage::new("salvage takes exactly DB and OUT", see(name))),
+        },
         "inspect" => match databases()?.as_slice() {
             [database] => Ok(Command::Inspect { database: database.clone() }),
             _ => Err(Usage::new("inspect takes exactly one DB", see(name))),

@@ -6,6 +6,7 @@ mod check;
 mod init;
 mod inspect;
 mod queue;
+mod salvage;
 mod slot;
 mod status;
 
@@ -77,6 +78,7 @@ fn dispatch(invocation: Invocation) -> Result<Exit, Error> {
             let _lock = if plan { None } else { alone(&context)? };
             check::repair(&mut context, plan, &databases)
         }
+        Command::Salvage(asked) => salvage::salvage(&mut context, &asked),
         Command::Inspect { database } => inspect::inspect(&context, &database),
         Command::Status { metrics } => status::status(&context, metrics),
         Command::Audit(what) => {

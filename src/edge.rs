@@ -14,11 +14,14 @@ pub mod sim;
 
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::sqlite::ReadAt;
+use crate::sqlite::overlay::Fold;
+use crate::sqlite::salvage::loss::TableLoss;
+use crate::sqlite::salvage::{Input, Report, SavedSchema};
 
 /// What kind of object a path names. Symbolic links are not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +124,39 @@ pub struct TableRows {
     pub rows: u64,
 }
 
+/// What a salvage reads, by paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SalvageJob {
+    /// The database; `None` when there is none.
+    pub db: Option<PathBuf>,
+    /// Its log.
+    pub wal: Option<PathBuf>,
+    /// Its wal-index.
+    pub shm: Option<PathBuf>,
+    /// Its rollback journal.
+    pub journal: Option<PathBuf>,
+    /// Which frames of the log to lay over; `None`: the judge of logs chooses.
+    pub fold: Option<Fold>,
+    /// Schemas from elsewhere, the most trusted first, each with the name of its source.
+    pub schemas: Vec<(String, SavedSchema)>,
+}
+
+impl SalvageJob {
+    /// Opens what is named and hands it to `act`.
+    fn with<T>(&self, look: &dyn Look, act: impl FnOnce(&Input<'_>) -> io::Result<T>) -> io::Result<T> {
+        let open = |path: &Option<PathBuf>| path.as_ref().map(|p| look.open(p)).transpose();
+        let (db, wal, shm, journal) = (open(&self.db)?, open(&self.wal)?, open(&self.shm)?, open(&self.journal)?);
+        act(&Input {
+            db: db.as_deref(),
+            wal: wal.as_deref(),
+            shm: shm.as_deref(),
+            journal: journal.as_deref(),
+            fold: self.fold.clone(),
+            schemas: self.schemas.clone(),
+        })
+    }
+}
+
 /// Everything that changes something. Every method maps to one system call or one bounded action, so that the
 /// simulated machine can cut the power between any two of them. Nothing is durable before the sync that says so:
 /// file contents by [`Machine::sync_file`], names by [`Machine::sync_dir`].
@@ -162,6 +198,13 @@ pub trait Machine: Look {
     /// By the real engine, into a *staged* queue: rows with their ids, times and retries. Gives those that the engine
     /// refused, by their place in the list, with its words. Leaves no side file.
     fn engine_queue(&mut self, staged: &Path, load: &engine::queue::Load) -> io::Result<engine::queue::Refused>;
+    /// By the real engine: everything recoverable out of damaged files into the new *staged* file `out`. Reads the files
+    /// of `job` as bytes and never opens them with the engine. Leaves no side file.
+    fn engine_salvage(&mut self, job: &SalvageJob, out: &Path) -> io::Result<Report>;
+    /// By the real engine, on a *staged* file: builds every index anew. `Some` says why it could not.
+    fn engine_reindex(&mut self, staged: &Path) -> io::Result<Option<String>>;
+    /// By the real engine, on two *staged* files: puts rows of `backup` where `losses` say that rows of `base` were lost.
+    fn engine_merge(&mut self, base: &Path, backup: &Path, losses: &[TableLoss]) -> io::Result<Vec<TableGain>>;
 
     /// Attaches the named volume ("state", "data") at its configured place, or changes how it is attached.
     /// On machines without volumes of their own (a laptop, `--root`) this does nothing.

@@ -23,6 +23,7 @@ pub mod record;
 pub mod resync;
 pub mod rollback;
 pub mod rows;
+pub mod salvage;
 pub mod schema;
 pub mod verdict;
 pub mod wal;

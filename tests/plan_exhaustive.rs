@@ -14,6 +14,7 @@ use pyvorin_recovery::boot::assess::{
 };
 use pyvorin_recovery::boot::evidence::FsckLevel;
 use pyvorin_recovery::boot::plan::{self, Policy, TRIALS, trial_key};
+use pyvorin_recovery::boot::rescue::Rescue;
 use pyvorin_recovery::boot::step::{Ending, Plan, Step};
 use pyvorin_recovery::config::{OnTrouble, Rung, Settings, SlotBackend};
 use pyvorin_recovery::slots::Slot;
@@ -22,7 +23,7 @@ use pyvorin_recovery::sqlite::judge::{Candidate, Completeness, Finding, Level, L
 use pyvorin_recovery::sqlite::overlay::Fold;
 
 /// What a database can look like to the plan.
-const CLASSES: [&str; 11] = [
+const CLASSES: [&str; 13] = [
     "healthy",
     "waiting",
     "replay",
@@ -30,6 +31,8 @@ const CLASSES: [&str; 11] = [
     "extras",
     "lossy",
     "damaged",
+    "index-damaged",
+    "backed-up",
     "unreadable",
     "unborn",
     "orphaned",
@@ -49,6 +52,23 @@ fn candidate(rung: Rung, extras: bool, completeness: Completeness) -> Candidate 
         in_doubt: false,
         proof: Default::default(),
     }
+}
+
+fn rescued(class: &str) -> bool {
+    matches!(class, "damaged" | "index-damaged" | "backed-up")
+}
+
+/// The rungs below resync, as `boot::rescue` offers them.
+fn rescue(class: &str) -> Rescue {
+    let rungs: &[Rung] = match class {
+        "damaged" => &[Rung::Salvage, Rung::Empty],
+        "index-damaged" => &[Rung::Reindex, Rung::Salvage, Rung::Empty],
+        "backed-up" => &[Rung::Backup, Rung::Salvage, Rung::Empty],
+        _ => &[],
+    };
+    let one = |rung: &Rung| candidate(*rung, false, Completeness::Unknown);
+    let backups = if class == "backed-up" { vec!["/var/lib/pyvorin/backups/1/x.db".into()] } else { vec![] };
+    Rescue { candidates: rungs.iter().map(one).collect(), backups, schema_record: None }
 }
 
 fn verdict(name: &str, class: &str) -> DatabaseVerdict {
@@ -71,7 +91,7 @@ fn verdict(name: &str, class: &str) -> DatabaseVerdict {
             (S::Sound, lossy, WalState::Damaged, list)
         }
         "lossy" => (S::Sound, Completeness::Lossy, WalState::Absent, vec![]),
-        "damaged" => (S::Damaged, Completeness::Unknown, WalState::Sound, vec![]),
+        "damaged" | "index-damaged" | "backed-up" => (S::Damaged, Completeness::Unknown, WalState::Sound, vec![]),
         "unreadable" => (S::Unreadable, Completeness::Unknown, WalState::Absent, vec![]),
         "orphaned" => {
             let list = vec![candidate(Rung::Replay, false, Completeness::Unknown)];
@@ -79,7 +99,8 @@ fn verdict(name: &str, class: &str) -> DatabaseVerdict {
         }
         other => panic!("{other}"),
     };
-    let needs = matches!(class, "replay" | "resync" | "in-use" | "extras" | "damaged" | "unreadable" | "orphaned");
+    let needs =
+        matches!(class, "replay" | "resync" | "in-use" | "extras" | "unreadable" | "orphaned") || rescued(class);
     let findings = if needs { vec![Finding::new(Level::Error, "x", "x")] } else { vec![] };
     let present = !matches!(class, "unborn" | "orphaned");
     DatabaseVerdict {
@@ -108,6 +129,7 @@ fn verdict(name: &str, class: &str) -> DatabaseVerdict {
         damaged: vec![],
         needs_repair: needs,
         held_by: if class == "in-use" { vec!["agent (42)".into()] } else { vec![] },
+        rescue: rescue(class),
         files: FileSet {
             present,
             bytes: 40960,
@@ -254,6 +276,11 @@ fn holds(c: &Case, p: &Plan) {
             assert!(built.source.is_none() || kept.contains(&built.path), "{c:?}: replaces what is not preserved");
             assert!(built.source.iter().chain(&built.log).all(|s| s.starts_with("/var/lib/pyvorin/quarantine")));
             assert!(!built.candidates.is_empty());
+            // Only what the policy accepts; by default a store is never emptied.
+            let accepted = c.settings().databases.iter().find(|d| d.name == *database).unwrap().accept.clone();
+            assert!(built.candidates.iter().all(|k| accepted.contains(&k.rung)), "{c:?}: {built:?}");
+            assert!(database != "edge_store" || built.candidates.iter().all(|k| k.rung != Rung::Empty), "{c:?}");
+            assert!(built.manifest.starts_with("/var/lib/pyvorin/quarantine"), "{c:?}: {built:?}");
         }
     }
     // Without a usable state directory, or data, nothing is destroyed and nothing is counted.
@@ -273,7 +300,7 @@ fn holds(c: &Case, p: &Plan) {
     for (name, class) in [("edge_store", c.store), ("sync_queue", c.queue)] {
         let steps = concerns(name);
         let may = c.state && c.data && c.intent == 0;
-        let repairs = matches!(class, "replay" | "resync" | "extras" | "orphaned");
+        let repairs = matches!(class, "replay" | "resync" | "extras" | "orphaned") || rescued(class);
         let goes = may && repairs && c.accept && !c.tried && c.space;
         assert_eq!(steps.iter().any(destructive), goes, "{c:?}: {name}: {steps:?}");
         if matches!(class, "healthy" | "waiting" | "unborn" | "lossy") {
@@ -425,6 +452,12 @@ fn the_table_of_decisions_is_the_reviewed_one() {
                 };
                 let p = c.plan();
                 let name = |s: &Step| match s.database() {
+                    Some(d) if matches!(s, Step::Build(_)) => {
+                        let Step::Build(b) = s else { unreachable!() };
+                        let rungs: Vec<String> =
+                            b.candidates.iter().map(|k| format!("{:?}", k.rung).to_lowercase()).collect();
+                        format!("build {d} ({})", rungs.join(", "))
+                    }
                     Some(d) => format!("{} {d}", s.name()),
                     None => s.name().to_string(),
                 };

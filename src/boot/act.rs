@@ -105,7 +105,12 @@ fn one(machine: &mut dyn Machine, settings: &Settings, step: &Step) -> io::Resul
         Step::Build(build) => {
             let fingerprint = build.op.rsplit('-').next().unwrap_or("");
             count_trial(machine, settings, &trial_key(&build.database, fingerprint))?;
-            stage::build(machine, settings, build)
+            let built = stage::build(machine, settings, build)?;
+            if built.is_err() {
+                // Refused is refused for as long as the files are the same: no boot spends its time on them again.
+                give_up(machine, settings, &trial_key(&build.database, fingerprint))?;
+            }
+            built.map_err(io::Error::other)
         }
         Step::Install { op, database } => {
             let detail = install::install(machine, settings, op)?;
@@ -265,6 +270,13 @@ fn count_trial(machine: &mut dyn Machine, settings: &Settings, key: &str) -> io:
     *map.entry(key.to_string()).or_default() += 1;
     machine.attach("state", Access::ReadWrite)?;
     make_dirs(machine, &settings.state_dir)?;
+    durable::replace(machine, &settings.state_dir.join(TRIALS), &record::encode(TRIALS, &map))
+}
+
+/// Counts a step as tried often enough.
+fn give_up(machine: &mut dyn Machine, settings: &Settings, key: &str) -> io::Result<()> {
+    let mut map = trials(machine, settings);
+    map.insert(key.to_string(), super::plan::TRIALS);
     durable::replace(machine, &settings.state_dir.join(TRIALS), &record::encode(TRIALS, &map))
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::evidence::{DatabaseEvidence, DirectoryFact, Evidence, FileFact, FsckLevel, VolumeEvidence, VolumeFact};
 use super::looked::{LookedAt, looked};
+use super::rescue::{Rescue, rescue};
 use crate::journal::IntentEvidence;
 use crate::slots::Slot;
 use crate::sqlite::check::{DamagedObject, Scope};
@@ -145,6 +146,8 @@ pub struct DatabaseVerdict {
     pub held_by: Vec<String>,
     /// Facts that a repair needs.
     pub files: FileSet,
+    /// The rungs below resync.
+    pub rescue: Rescue,
 }
 
 /// Facts of the files of a database.
@@ -399,6 +402,7 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
     }
     let missing_is_fine = structure == StructureVerdict::Missing && !side_files;
     let needs_repair = !d.moving && (log.needs_repair || !(structure == StructureVerdict::Sound || missing_is_fine));
+    let rescue = if needs_repair { rescue(d, &log, structure) } else { Rescue::default() };
     let (pages, page_size) = match &d.structure {
         Some(s) => (s.pages, s.header.as_ref().map_or(0, |h| h.page_size)),
         None => (size.pages, page_size.unwrap_or(0)),
@@ -422,6 +426,7 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
         looked: d.structure.as_ref().map(looked).unwrap_or_default(),
         damaged: d.structure.as_ref().filter(|_| !d.moving).map(|s| s.damaged.clone()).unwrap_or_default(),
         needs_repair,
+        rescue,
         held_by: d.held_by.clone(),
         files: FileSet {
             present: stat.is_some(),

@@ -155,6 +155,12 @@ pub struct DatabaseEvidence {
     pub moving: bool,
     /// True when the volume was cleanly unmounted.
     pub superblock_clean: bool,
+    /// Copies of it in the directory of decrypted backups, the newest first.
+    #[serde(default)]
+    pub backups: Vec<PathBuf>,
+    /// Record of its schema as of the last good boot.
+    #[serde(default)]
+    pub schema_record: Option<PathBuf>,
     /// Processes that have the database or its log open, where that was asked for.
     pub held_by: Vec<String>,
 }

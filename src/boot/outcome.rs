@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::edge::{TableGain, TableRows};
 use crate::sqlite::judge::{Completeness, Proof};
+use crate::sqlite::salvage::TableReport;
 
 /// The result of one step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,15 @@ pub struct Detail {
     pub digests: Vec<(String, String)>,
     /// Exit status of a program.
     pub exit: Option<i32>,
+    /// Rows lost per table, where the result was salvaged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<TableReport>,
+    /// Rows that went to lost-and-found.
+    #[serde(default)]
+    pub lost_and_found: u64,
+    /// The loss manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PathBuf>,
     /// Committed frames given up.
     pub frames_lost: u32,
     /// True when verified frames were left out because nothing proved that they belong.

@@ -12,13 +12,16 @@ use std::path::{Path, PathBuf};
 use super::assess::{Assessment, DatabaseVerdict, IntentVerdict, StructureVerdict, VolumeState, is_bad};
 use super::evidence::FsckLevel;
 use super::step::{Build, Ending, Plan, Step};
-use crate::config::{Database, OnTrouble, Settings, SlotBackend};
+use crate::config::{Database, DatabaseKind, OnTrouble, Rung, Settings, SlotBackend};
 use crate::journal::{QUARANTINE, STAGE};
 use crate::slots::Slot;
+use crate::sqlite::judge::Candidate;
 
 /// The count at which a step is skipped for good: two deaths of ours during it, or nine power cuts (a cut is no fault
 /// of the step, but a machine that resets itself nine times in the same place must come up at last).
 pub const TRIALS: u32 = 9;
+/// Name of the loss manifest beside the preserved originals.
+pub const MANIFEST: &str = "loss.json";
 /// Bytes kept free beside what a repair needs.
 const MARGIN: u64 = 4 << 20;
 
@@ -154,13 +157,16 @@ fn repair(
     policy: &Policy<'_>,
     need: &mut u64,
 ) -> Option<Vec<Step>> {
-    let candidates: Vec<_> = v.log.candidates.iter().filter(|c| settings.accept.contains(&c.rung)).cloned().collect();
+    let all = v.log.candidates.iter().chain(&v.rescue.candidates);
+    let candidates: Vec<_> = all.filter(|c| settings.accept.contains(&c.rung)).cloned().collect();
     let key = trial_key(&v.name, &v.files.fingerprint);
     if candidates.is_empty() || !v.held_by.is_empty() || policy.failed.contains(&v.name) || tried_out(policy, &key) {
         return None;
     }
     let largest = candidates.iter().map(|c| u64::from(c.base.pages) * u64::from(c.base.page_size)).max().unwrap_or(0);
-    let copies = if candidates.iter().any(|c| c.extras.is_some()) { 2 } else { 1 };
+    // A donor beside the copy; the spilled sorter of an index beside the new file.
+    let twice = |c: &Candidate| c.extras.is_some() || !matches!(c.rung, Rung::Replay | Rung::Resync);
+    let copies = if candidates.iter().any(twice) { 2 } else { 1 };
     let bytes = largest.max(v.files.bytes).saturating_mul(copies);
     if assessment.free_bytes < need.saturating_add(bytes) {
         return None;
@@ -198,7 +204,12 @@ fn repair(
         log: if v.files.log { kept(&log) } else { None },
         journal: if v.files.journal { kept(&journal) } else { None },
         stage: data.join(STAGE).join(&op),
+        index: if v.files.shm { kept(&side(&v.location, "-shm")) } else { None },
         candidates,
+        schema: v.rescue.schema_record.clone(),
+        product: settings.kind == DatabaseKind::Store,
+        backups: v.rescue.backups.clone(),
+        manifest: into.join(MANIFEST),
         owner: settings.owner.unwrap_or(v.files.owner),
         mode: settings.mode,
         retire,
@@ -208,7 +219,7 @@ fn repair(
     };
     let mut steps = vec![
         Step::Preserve { op: op.clone(), database: v.name.clone(), files, into, copy: false },
-        Step::Build(build),
+        Step::Build(Box::new(build)),
         Step::Install { op, database: v.name.clone() },
     ];
     steps.extend(prune(&v.name, policy));

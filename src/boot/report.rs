@@ -83,6 +83,12 @@ pub struct DatabaseReport {
     /// How exactly the result (or the best that a repair could do) is a committed state, and why.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exactness: Option<Proof>,
+    /// Rows without a table that were kept in `lost_and_found`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lost_and_found: Option<u64>,
+    /// What is missing, by id.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub loss_manifest: Option<PathBuf>,
     /// The two axes as they were found, where an action changed them; the axes above are then those of the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<Found>,
@@ -182,6 +188,8 @@ pub fn verdict(v: &DatabaseVerdict) -> DatabaseReport {
         tables: None,
         quarantine: None,
         exactness: v.log.candidates.first().map(|c| c.proof.clone()),
+        lost_and_found: None,
+        loss_manifest: None,
         found: None,
     }
 }
@@ -201,11 +209,16 @@ pub fn repaired(v: &DatabaseVerdict, outcomes: &[Outcome], now: Option<&Database
         let rows = |t: &crate::edge::TableRows| TableReport {
             name: t.table.clone(),
             rows: t.rows,
-            lost: complete.then_some(0),
+            lost: match built.losses.iter().find(|l| l.name == t.table) {
+                Some(loss) => loss.lost,
+                None => complete.then_some(0),
+            },
         };
         report.tables = Some(built.tables.iter().map(rows).collect());
         report.action = built.action.clone();
         report.exactness = built.proof.as_deref().cloned();
+        report.lost_and_found = (built.lost_and_found > 0).then_some(built.lost_and_found);
+        report.loss_manifest = built.manifest.clone();
         report.found = Some(Found {
             structure: v.structure,
             completeness: v.completeness,
@@ -330,8 +343,9 @@ pub fn sentences(d: &DatabaseReport) -> Vec<String> {
             lines.push(match d.completeness {
                 Completeness::Complete => "  Nothing was lost.".to_string(),
                 Completeness::Unknown => "  No loss is known.".to_string(),
-                Completeness::Lossy => "  Committed rows were lost; how many cannot be told exactly.".to_string(),
+                Completeness::Lossy => lost(tables),
             });
+            lines.extend(d.loss_manifest.iter().map(|m| format!("  What is missing is listed in {}.", show(m))));
         }
         _ => {}
     }
@@ -339,6 +353,15 @@ pub fn sentences(d: &DatabaseReport) -> Vec<String> {
         lines.push(format!("  The originals are in {}.", show(kept)));
     }
     lines
+}
+
+fn lost(tables: &[TableReport]) -> String {
+    let counted: Option<u64> = tables.iter().filter(|t| !t.name.starts_with("lost_and_found")).map(|t| t.lost).sum();
+    match counted {
+        Some(0) => "  Every row is in its table, or counted as found without one.".to_string(),
+        Some(n) => format!("  {n} rows were lost."),
+        None => "  Committed rows were lost; how many cannot be told exactly.".to_string(),
+    }
 }
 
 /// The boot report in plain words.

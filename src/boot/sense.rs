@@ -11,6 +11,7 @@ use super::evidence::{
     DatabaseEvidence, DirectoryFact, Evidence, FileFact, FsckLevel, SlotsEvidence, VolumeEvidence, VolumeFact,
 };
 use super::plan::side;
+use super::saved;
 use crate::config::{Database, Settings, SlotBackend};
 use crate::edge::{FileKind, Look, Stat, VolumeHead};
 use crate::ext4::FileSystem;
@@ -291,6 +292,8 @@ fn nothing(config: &Database, clean: bool) -> DatabaseEvidence {
         scope: Scope::Quick,
         moving: false,
         superblock_clean: clean,
+        backups: Vec::new(),
+        schema_record: None,
         held_by: Vec::new(),
     }
 }
@@ -360,6 +363,11 @@ fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bo
         d.sound_alone = logs::alone(look, db, header.page_size, request);
     }
     d.moving = moved(&before, &identity(look, config), &d);
+    if let Some(name) = location.file_name() {
+        d.backups = saved::backups(look, &request.settings.backup_dir, name);
+    }
+    let record = saved::path(request.settings, &config.name);
+    d.schema_record = matches!(look.stat(&record), Ok(Some(_))).then_some(record);
     d
 }
 

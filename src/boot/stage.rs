@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use super::act::{make_dirs, sha256};
 use super::chain;
 use super::outcome::Detail;
+use super::rebuild;
 use super::step::Build;
 use crate::config::{Rung, Settings};
-use crate::edge::{Look, Machine, TableGain, TableRows, durable};
+use crate::edge::{Look, Machine, durable};
 use crate::journal::{self, Intent, Phase, Target};
 use crate::record;
 use crate::sqlite::judge::Candidate;
@@ -17,15 +18,16 @@ use crate::sqlite::read_vec;
 use crate::sqlite::rollback::Rollback;
 use crate::sqlite::wal;
 
-/// Builds the first candidate that the engine calls sound and writes PREPARED.
-pub fn build(machine: &mut dyn Machine, settings: &Settings, build: &Build) -> io::Result<Detail> {
+/// Builds the first candidate that the engine calls sound and writes PREPARED. The outer error: could not build, which
+/// may be different the next time; the inner: every candidate was built and refused.
+pub fn build(machine: &mut dyn Machine, settings: &Settings, build: &Build) -> io::Result<Result<Detail, String>> {
     make_dirs(machine, &build.stage)?;
     let name = build.path.file_name().ok_or_else(|| io::Error::other("the path has no file name"))?;
     let staged = build.stage.join(name);
     let mut refused = Vec::new();
     for candidate in &build.candidates {
         match candidate_file(machine, build, candidate, &staged)? {
-            Ok((tables, gained)) => return prepare(machine, settings, build, candidate, &staged, tables, gained),
+            Ok(detail) => return prepare(machine, settings, build, candidate, &staged, detail).map(Ok),
             Err(why) => {
                 log::warn!("{}: a {:?} candidate was refused: {why}", build.database, candidate.rung);
                 refused.push(format!("{}: {why}", word(candidate)));
@@ -33,18 +35,25 @@ pub fn build(machine: &mut dyn Machine, settings: &Settings, build: &Build) -> i
         }
     }
     discard(machine, &build.stage)?;
-    Err(io::Error::other(format!("no candidate passed integrity_check ({})", refused.join("; "))))
+    Ok(Err(format!("no candidate could be used ({})", refused.join("; "))))
 }
 
-type Gated = Result<(Vec<TableRows>, Vec<TableGain>), String>;
+type Gated = Result<Detail, String>;
 
 /// The outer error: could not build; the inner: built and refused.
 fn candidate_file(machine: &mut dyn Machine, build: &Build, candidate: &Candidate, staged: &Path) -> io::Result<Gated> {
-    fold_into(machine, build, &candidate.base, staged)?;
-    if let Some(back) = &candidate.rollback {
-        roll_back(machine, build, back, staged)?;
+    let mut detail = Detail::default();
+    if matches!(candidate.rung, Rung::Replay | Rung::Resync) {
+        fold_into(machine, build, &candidate.base, staged)?;
+        if let Some(back) = &candidate.rollback {
+            roll_back(machine, build, back, staged)?;
+        }
+    } else {
+        match rebuild::build(machine, build, candidate, staged)? {
+            Ok(built) => detail = built,
+            Err(why) => return Ok(Err(why)),
+        }
     }
-    let mut gained = Vec::new();
     if let Some(extras) = &candidate.extras {
         let donor = with_suffix(staged, ".donor");
         fold_into(machine, build, extras, &donor)?;
@@ -52,11 +61,11 @@ fn candidate_file(machine: &mut dyn Machine, build: &Build, candidate: &Candidat
         // A donor may be unsound: only rows that it can still give are taken, and the result is gated below.
         let appended = machine.engine_append(staged, &donor);
         machine.unlink(&donor)?;
-        gained = match appended {
+        detail.gained = match appended {
             Ok(gained) => gained,
             Err(e) => return Ok(Err(format!("the later commit cannot be read: {e}"))),
         };
-        if gained.iter().all(|g| g.inserted == 0) {
+        if detail.gained.iter().all(|g| g.inserted == 0) {
             return Ok(Err("the later commit has no appended rows".to_string()));
         }
     }
@@ -64,7 +73,7 @@ fn candidate_file(machine: &mut dyn Machine, build: &Build, candidate: &Candidat
     if lines != ["ok"] {
         return Ok(Err(lines.first().cloned().unwrap_or_default()));
     }
-    Ok(Ok((tables, gained)))
+    Ok(Ok(Detail { tables, ..detail }))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -86,7 +95,7 @@ fn believe_length(machine: &mut dyn Machine, donor: &Path, pages: u32) -> io::Re
 }
 
 /// Copies the preserved database and lays the images of a fold over it.
-fn fold_into(machine: &mut dyn Machine, build: &Build, fold: &Fold, to: &Path) -> io::Result<()> {
+pub(super) fn fold_into(machine: &mut dyn Machine, build: &Build, fold: &Fold, to: &Path) -> io::Result<()> {
     fold_copy(machine, build.source.as_deref(), build.log.as_deref(), fold, to)
 }
 
@@ -148,8 +157,7 @@ fn prepare(
     build: &Build,
     candidate: &Candidate,
     staged: &Path,
-    tables: Vec<TableRows>,
-    gained: Vec<TableGain>,
+    detail: Detail,
 ) -> io::Result<Detail> {
     machine.set_owner(staged, build.owner.0, build.owner.1, build.mode)?;
     machine.sync_file(staged)?;
@@ -173,7 +181,7 @@ fn prepare(
             sha256: sha256(machine.as_look(), staged)?,
             retire: build.retire.clone(),
         }],
-        note: note(machine.as_look(), build, candidate, staged, &tables, &gained),
+        note: note(machine.as_look(), build, candidate, staged, &detail),
     };
     make_dirs(machine, &settings.state_dir)?;
     let record = settings.state_dir.join(journal::FILE);
@@ -183,38 +191,37 @@ fn prepare(
     }
     durable::replace(machine, &record, &record::encode(journal::RECORD, &intent))?;
     Ok(Detail {
-        text: format!("{} candidate built and checked", word(candidate)),
-        action: Some(word(candidate).to_string()),
-        completeness: Some(candidate.completeness),
-        tables,
-        gained,
+        text: match detail.text.as_str() {
+            "" => format!("{} candidate built and checked", word(candidate)),
+            built => format!("{built}; the result is checked"),
+        },
+        action: Some(detail.action.clone().unwrap_or_else(|| word(candidate).to_string())),
+        completeness: Some(detail.completeness.unwrap_or(candidate.completeness)),
         frames_lost: candidate.frames_lost,
         in_doubt: candidate.in_doubt,
         proof: Some(Box::new(candidate.proof.clone())),
-        ..Detail::default()
+        ..detail
     })
 }
 
 /// What the journal of events says of a repair: what was done, what was lost, where the originals are.
-fn note(
-    look: &dyn Look,
-    build: &Build,
-    candidate: &Candidate,
-    staged: &Path,
-    tables: &[TableRows],
-    gained: &[TableGain],
-) -> String {
+fn note(look: &dyn Look, build: &Build, candidate: &Candidate, staged: &Path, detail: &Detail) -> String {
     let rows: serde_json::Map<String, serde_json::Value> =
-        tables.iter().map(|t| (t.table.clone(), t.rows.into())).collect();
-    let added: u64 = gained.iter().map(|g| g.inserted).sum();
+        detail.tables.iter().map(|t| (t.table.clone(), t.rows.into())).collect();
+    // Null: how many of this table are gone cannot be known.
+    let lost: serde_json::Map<String, serde_json::Value> =
+        detail.losses.iter().map(|t| (t.name.clone(), t.lost.into())).collect();
+    let added: u64 = detail.gained.iter().map(|g| g.inserted).sum();
     let quarantine = build.source.as_ref().or(build.log.as_ref()).and_then(|p| p.parent());
     serde_json::json!({
         "database": build.database,
-        "action": word(candidate),
-        "completeness": candidate.completeness,
+        "action": detail.action.as_deref().unwrap_or_else(|| word(candidate)),
+        "completeness": detail.completeness.unwrap_or(candidate.completeness),
         "frames_lost": candidate.frames_lost,
         "in_doubt": candidate.in_doubt,
         "rows": rows,
+        "rows_lost": lost,
+        "lost_and_found": detail.lost_and_found,
         "rows_from_later_commit": added,
         "quarantine": quarantine.map(|p| p.display().to_string()),
         // Null where there is no audit chain in it. It bridges the repair: later heads are compared with this one.

@@ -48,7 +48,7 @@ pub enum Step {
         copy: bool,
     },
     /// Build the first candidate that the engine calls sound, in staging; write PREPARED.
-    Build(Build),
+    Build(Box<Build>),
     /// Commit, swap, verify, finish.
     Install {
         /// Operation.
@@ -98,8 +98,18 @@ pub struct Build {
     pub journal: Option<PathBuf>,
     /// Staging directory.
     pub stage: PathBuf,
+    /// The preserved wal-index.
+    pub index: Option<PathBuf>,
     /// Candidates, best first.
     pub candidates: Vec<Candidate>,
+    /// Record of the schema as of the last good boot, for the rungs that need one.
+    pub schema: Option<PathBuf>,
+    /// The database is the store of the documented product, whose schema is the last resort.
+    pub product: bool,
+    /// Copies in the directory of decrypted backups, the newest first.
+    pub backups: Vec<PathBuf>,
+    /// Where the loss manifest goes.
+    pub manifest: PathBuf,
     /// Owner, group and mode of the result.
     pub owner: (u32, u32),
     /// Permission bits.

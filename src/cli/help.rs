@@ -7,6 +7,7 @@ pub(super) fn help(command: &str) -> Option<&'static str> {
         "boot" => Some(BOOT),
         "check" => Some(CHECK),
         "repair" => Some(REPAIR),
+        "salvage" => Some(SALVAGE),
         "inspect" => Some(INSPECT),
         "status" => Some(STATUS),
         "audit" => Some(AUDIT),
@@ -25,6 +26,7 @@ usage: pyvorin-recovery [--config FILE] [--root DIR] [--technician ID] [--json] 
   boot [--plan]             the boot flow as a hook in another initramfs
   check [--quick] [DB...]   verdicts; changes nothing
   repair [--plan] [DB...]   repair what check finds
+  salvage DB OUT            everything recoverable out of DB into a new database
   inspect DB                facts about one database; changes nothing
   status [--metrics]        what the last boot did
   audit verify|show|log|fold      the agent's audit chain, and the journal of our own events
@@ -81,6 +83,20 @@ Writes: the databases, their quarantine and the state directory; nothing when th
 A cut of power at any point leaves the old database or the new one after the next boot.
 On a terminal --technician ID is required, except with --plan.
 Exit codes: 0 nothing wrong, 1 repaired, 4 damage or loss left, 8 operational error, 16 usage, 32 cancelled.
+";
+const SALVAGE: &str = "\
+usage: pyvorin-recovery salvage [--schema FILE] [--backup DIR] DB OUT
+
+Takes everything recoverable out of any SQLite database, with its -wal or -journal, into the new database OUT: rows
+into their named tables with their ids, indexes built anew, rows without a table into lost_and_found. Works without
+a header, without page 1 and without the inner pages of the trees. DB and what stands beside it are only read.
+What is missing is listed by id in OUT.loss.json: ids that an index still names with the span of its columns, and the
+ranges in which nothing tells.
+  --schema FILE   where DB has lost its schema: CREATE statements, a schema record of a gateway, or a database
+  --backup DIR    a directory of decrypted backups: rows that were lost are taken from the newest sound copy
+Writes: OUT and OUT.loss.json, neither of which may exist; nothing else. The free space is checked first.
+-v shows the progress on stderr.
+Exit codes: 0 everything is there, 4 rows are lost, in doubt or in lost_and_found, 8 operational error, 16 usage.
 ";
 const INSPECT: &str = "\
 usage: pyvorin-recovery inspect DB

@@ -23,6 +23,12 @@ fn every_command_of_this_version_is_understood() {
     assert_eq!(command("repair --plan a.db /b.db"), Command::Repair { plan: true, databases: db() });
     assert_eq!(command("repair -- --plan"), Command::Repair { plan: false, databases: vec!["--plan".into()] });
     assert_eq!(command("inspect a.db"), Command::Inspect { database: "a.db".into() });
+    let salvage = |schema: Option<&str>, backup: Option<&str>| {
+        let (db, out) = ("a.db".into(), "o.db".into());
+        Command::Salvage(super::Salvage { db, out, schema: schema.map(Into::into), backup: backup.map(Into::into) })
+    };
+    assert_eq!(command("salvage a.db o.db"), salvage(None, None));
+    assert_eq!(command("salvage --schema s.sql a.db --backup=d o.db"), salvage(Some("s.sql"), Some("d")));
     assert_eq!(command("status --metrics"), Command::Status { metrics: true });
     let anchor = Some(PathBuf::from("a.json"));
     assert_eq!(command("audit verify --anchor a.json"), Command::Audit(AuditCommand::Verify { anchor }));
@@ -73,6 +79,12 @@ fn what_cannot_be_meant_is_refused_with_exit_16_and_a_next_step() {
         "boot --from e.json",
         "inspect",
         "inspect a b",
+        "salvage",
+        "salvage a",
+        "salvage a b c",
+        "salvage a b --schema",
+        "repair a --schema b",
+        "check --backup b",
         "slot",
         "slot mark-god",
         "slot status x",
@@ -121,7 +133,7 @@ fn commands_of_the_contract_that_are_missing_say_so() {
 
 #[test]
 fn every_command_has_help_that_says_what_it_writes_and_how_it_ends() {
-    for name in ["init", "boot", "check", "repair", "inspect", "status", "audit", "queue", "slot"] {
+    for name in ["init", "boot", "check", "repair", "salvage", "inspect", "status", "audit", "queue", "slot"] {
         let text = help(name).unwrap();
         assert!(text.contains("Exit codes:") && text.to_lowercase().contains("write"), "{name}");
         assert!(OVERVIEW.contains(&format!("\n  {name} ")), "{name}");

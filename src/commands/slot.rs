@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{Context, print, print_json};
 use crate::boot::act::write_slots;
+use crate::boot::saved;
 use crate::boot::sense::small_file;
 use crate::config::SlotBackend;
 use crate::edge::Machine;
@@ -102,6 +103,10 @@ pub fn mark_good(context: &mut Context) -> Result<Exit, Error> {
     let path = context.settings.state_dir.clone();
     write_slots(&mut context.machine, &context.settings, &|s| _ = s.mark_good(slot, tries), slot)
         .map_err(|e| Error::io(ErrorKind::Write, "cannot write the boot state", &path, &e))?;
+    // For the day on which a database has lost its first page. Never withholds the mark (I10).
+    if let Err(e) = saved::keep(&mut context.machine, &context.settings) {
+        log::warn!("{}: the schemas could not be kept: {e}", path.display());
+    }
     if !context.json {
         print(&format!("slot {slot} is marked good"));
         return Ok(Exit::OK);

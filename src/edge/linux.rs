@@ -17,6 +17,7 @@ pub mod kmsg;
 pub mod lock;
 pub mod modules;
 pub mod partition;
+mod rescue;
 pub mod run;
 pub mod scratch;
 pub mod switch;
@@ -34,7 +35,9 @@ use std::time::Duration;
 use nix::sys::statvfs::statvfs;
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Access, FileKind, Look, Machine, Stat, TableGain, TableRows, VolumeHead, engine};
+use super::{Access, FileKind, Look, Machine, SalvageJob, Stat, TableGain, TableRows, VolumeHead, engine};
+use crate::sqlite::salvage::Report;
+use crate::sqlite::salvage::loss::TableLoss;
 use crate::sqlite::{ReadAt, read_vec};
 
 pub use volume::Volume;
@@ -110,6 +113,11 @@ impl LinuxMachine {
             }
         }
     }
+}
+
+/// How long the engine may be busy with so many bytes before it is held to hang: it reads them, writes them and sorts.
+fn engine_limit(bytes: u64) -> Duration {
+    Duration::from_secs(60 + 4 * bytes / ENGINE_FLOOR)
 }
 
 impl Look for LinuxMachine {
@@ -239,6 +247,25 @@ impl Machine for LinuxMachine {
 
     fn engine_queue(&mut self, staged: &Path, load: &engine::queue::Load) -> io::Result<engine::queue::Refused> {
         engine::queue::load_file(staged, load)
+    }
+
+    fn engine_salvage(&mut self, job: &SalvageJob, out: &Path) -> io::Result<Report> {
+        let sizes = [&job.db, &job.wal].into_iter().flatten().filter_map(|p| fs::symlink_metadata(p).ok());
+        let limit = engine_limit(sizes.map(|m| m.len()).sum());
+        let (job, out) = (job.clone(), out.to_path_buf());
+        self.watched("salvaging", limit, move |tell| rescue::salvage(&job, &out, tell))
+    }
+
+    fn engine_reindex(&mut self, staged: &Path) -> io::Result<Option<String>> {
+        let limit = engine_limit(fs::symlink_metadata(staged)?.len());
+        let staged = staged.to_path_buf();
+        self.watched("building indexes", limit, move |_| engine::reindex_file(&staged))
+    }
+
+    fn engine_merge(&mut self, base: &Path, backup: &Path, losses: &[TableLoss]) -> io::Result<Vec<TableGain>> {
+        let limit = engine_limit(fs::symlink_metadata(backup)?.len());
+        let (base, backup, losses) = (base.to_path_buf(), backup.to_path_buf(), losses.to_vec());
+        self.watched("taking rows from the backup", limit, move |_| engine::merge_file(&base, &backup, &losses))
     }
 
     fn attach(&mut self, volume: &str, access: Access) -> io::Result<()> {

@@ -92,6 +92,17 @@ impl<'a> Page<'a> {
         (pointers_end <= content && content <= usable && byte(bytes, header_at + 7) <= 60).then_some(page)
     }
 
+    /// A page whose header is not believed beyond its number of cells: for salvage, where a parent or a neighbour says
+    /// what kind of page this must be. `None` when not even the pointer array fits.
+    pub fn assume(bytes: &'a [u8], number: u32, usable: u32, kind: PageKind) -> Option<Self> {
+        let usable = usize::try_from(usable).ok()?.min(bytes.len());
+        let header_at = if number == 1 { 100 } else { 0 };
+        let cells = usize::from(be16(bytes, header_at + 3));
+        let mut page = Self { bytes, usable, kind, header_at, cells, content: 0 };
+        page.content = page.pointers_at() + 2 * cells;
+        (page.content <= usable).then_some(page)
+    }
+
     fn pointers_at(&self) -> usize {
         self.header_at + if self.kind.is_leaf() { 8 } else { 12 }
     }
@@ -116,7 +127,11 @@ impl<'a> Page<'a> {
         if index >= self.cells {
             return None;
         }
-        let at = usize::from(be16(self.bytes, self.pointers_at() + 2 * index));
+        self.cell_at(usize::from(be16(self.bytes, self.pointers_at() + 2 * index)))
+    }
+
+    /// The cell at an offset of the page, pointed to or not.
+    pub fn cell_at(&self, at: usize) -> Option<Cell<'a>> {
         if at < self.content || at + 4 > self.usable {
             return None;
         }

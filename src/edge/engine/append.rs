@@ -29,13 +29,7 @@ pub(super) fn append(db: &mut Connection, donor: &Connection) -> io::Result<Vec<
 }
 
 fn append_sql(db: &mut Connection, source: &Connection) -> rusqlite::Result<Vec<TableGain>> {
-    defend(db)?;
-    defend(source)?;
-    // The journal lives in memory, so a failed append can be taken back and nothing appears beside the file. Syncing
-    // is the caller's: the stage is synced once, as a whole.
-    db.execute_batch(
-        "PRAGMA main.locking_mode = EXCLUSIVE; PRAGMA main.journal_mode = MEMORY; PRAGMA main.synchronous = OFF;",
-    )?;
+    ready(db, source)?;
     let transaction = db.transaction()?;
     let donors = ordinary_tables(source, "main")?;
     let ours = ordinary_tables(&transaction, "main")?;
@@ -51,6 +45,17 @@ fn append_sql(db: &mut Connection, source: &Connection) -> rusqlite::Result<Vec<
     }
     transaction.commit()?;
     Ok(gains)
+}
+
+/// Two connections on guard, the first ready to write.
+pub(super) fn ready(db: &Connection, source: &Connection) -> rusqlite::Result<()> {
+    defend(db)?;
+    defend(source)?;
+    // The journal lives in memory, so a failed append can be taken back and nothing appears beside the file. Syncing
+    // is the caller's: the stage is synced once, as a whole.
+    db.execute_batch(
+        "PRAGMA main.locking_mode = EXCLUSIVE; PRAGMA main.journal_mode = MEMORY; PRAGMA main.synchronous = OFF;",
+    )
 }
 
 /// Makes a table that only the donor has, with its rows and then its indexes. `None` when its statement is not one.
@@ -162,13 +167,14 @@ fn sequence(db: &Transaction<'_>, table: &str) -> rusqlite::Result<Option<i64>> 
     db.query_row(sql, [table], |row| row.get(0))
 }
 
-struct Column {
-    name: String,
+/// A column by name.
+pub(super) struct Column {
+    pub(super) name: String,
     /// Computed by the engine: can be read, must not be written.
-    generated: bool,
+    pub(super) generated: bool,
 }
 
-fn columns(db: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
+pub(super) fn columns(db: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
     let mut statement = db.prepare("SELECT name, hidden FROM pragma_table_xinfo(?1, 'main')")?;
     let rows =
         statement.query_map([table], |row| Ok(Column { name: row.get(0)?, generated: row.get::<_, i64>(1)? != 0 }))?;

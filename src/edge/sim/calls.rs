@@ -5,8 +5,10 @@ use std::io;
 use std::path::Path;
 
 use super::{SimMachine, error};
-use crate::edge::{Access, FileKind, Look, Machine, Stat, TableGain, TableRows, VolumeHead, engine};
+use crate::edge::{Access, FileKind, Look, Machine, SalvageJob, Stat, TableGain, TableRows, VolumeHead, engine};
 use crate::sqlite::ReadAt;
+use crate::sqlite::salvage::Report;
+use crate::sqlite::salvage::loss::TableLoss;
 
 /// What e2fsck exits with when the device is in use.
 const FSCK_OPERATIONAL: i32 = 8;
@@ -192,6 +194,30 @@ impl Machine for SimMachine {
             let (bytes, refused) = engine::queue::load_bytes(&before, load)?;
             this.put(staged, &bytes)?;
             Ok(refused)
+        })
+    }
+
+    fn engine_salvage(&mut self, job: &SalvageJob, out: &Path) -> io::Result<Report> {
+        self.op(|this| {
+            let (bytes, report) = job.with(this.as_look(), |input| engine::salvage_bytes(input, &mut |_| {}))?;
+            this.put(out, &bytes)?;
+            Ok(report)
+        })
+    }
+
+    fn engine_reindex(&mut self, staged: &Path) -> io::Result<Option<String>> {
+        self.op(|this| {
+            let (bytes, why) = engine::reindex_bytes(this.readable(staged)?)?;
+            this.put(staged, &bytes)?;
+            Ok(why)
+        })
+    }
+
+    fn engine_merge(&mut self, base: &Path, backup: &Path, losses: &[TableLoss]) -> io::Result<Vec<TableGain>> {
+        self.op(|this| {
+            let (bytes, gains) = engine::merge_bytes(this.readable(base)?, this.readable(backup)?, losses)?;
+            this.put(base, &bytes)?;
+            Ok(gains)
         })
     }
 

@@ -248,6 +248,8 @@ fn evidence() -> Vec<Vec<u8>> {
                 scope: Scope::Full,
                 moving: false,
                 superblock_clean: true,
+                backups: Vec::new(),
+                schema_record: None,
                 held_by: Vec::new(),
             };
             let evidence = Evidence {
