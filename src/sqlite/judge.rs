@@ -9,9 +9,9 @@ mod join;
 mod live;
 
 use super::foreign::PageOne;
-use super::observe::{LogFacts, LogTail, ShmState, WalEvidence};
+use super::observe::{LogFacts, LogTail, ShmState, Trouble, WalEvidence};
 use super::overlay::Fold;
-use super::resync::Generation;
+use super::resync::{Gap, Generation};
 use super::wal::{ShmHint, WalHeaderFault, WalScan};
 use crate::config::Rung;
 use live::Liveness;
@@ -51,9 +51,28 @@ pub fn judge(wal: &WalEvidence, shm: &ShmState, db: DbSize) -> LogVerdict {
         }
         WalEvidence::Present(facts) => match &facts.trouble {
             None => sound_chain(facts, hint, db),
+            Some(trouble) if unfinished(facts, trouble) => sound_chain(facts, hint, db),
             Some(trouble) => damaged(facts, &trouble.scan, trouble.generation.as_ref(), hint, db),
         },
     }
+}
+
+/// True when all that stands behind the last commit is one transaction that never ended. A transaction larger than the
+/// cache rewrites frames in place and mends the sums only at its commit, so after a power cut its frames verify in pieces,
+/// and it looks like damage. It is told by its headers: live salts throughout, no commit frame among them, and no word
+/// whose repair would make one.
+fn unfinished(facts: &LogFacts, trouble: &Trouble) -> bool {
+    let (Ok(header), Some(generation)) = (&facts.header, &trouble.generation) else { return false };
+    let Some(end) = generation.segments.last().map(|s| s.last) else { return false };
+    let gaps = || generation.segments.iter().filter_map(|s| s.gap.as_ref());
+    // What the images hold does not matter: an image is damaged or rewritten, and either way nobody committed it.
+    let rewritten = |gap: &Gap| gap.proof.is_none() && gap.believed.is_none() && gap.rebuilt.is_none();
+    let mut open = (facts.committed + 1..=end).filter_map(|n| trouble.scan.frame(n));
+    let behind = trouble.scan.frames.get(usize::try_from(end).unwrap_or(usize::MAX)..).unwrap_or(&[]);
+    gaps().next().is_some()
+        && gaps().all(rewritten)
+        && open.all(|f| f.salt == header.salt && f.page != 0 && f.commit == 0)
+        && behind.iter().all(|f| f.salt != header.salt || f.commit == 0)
 }
 
 fn blank(state: WalState) -> LogVerdict {
