@@ -56,6 +56,12 @@ endif
 
 # systemd.mount(5): a mount unit is named after its path, a dash is \x2d.
 define PYVORIN_RECOVERY_INSTALL_INIT_SYSTEMD
+	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-audit.service \
+		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-audit.service
+	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-queue.service \
+		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-queue.service
+	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-queue.timer \
+		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-queue.timer
 	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-mark-good.service \
 		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-mark-good.service
 	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-status.service \

@@ -13,9 +13,11 @@ IMAGE_INSTALL = "\
     e2fsprogs-e2fsck \
     pyvorin-recovery \
     pyvorin-recovery-agent \
+    pyvorin-recovery-audit \
     pyvorin-recovery-conf \
     pyvorin-recovery-mark-good \
     pyvorin-recovery-mounts \
+    pyvorin-recovery-queue \
     pyvorin-recovery-status \
     sqlite3 \
     ${CORE_IMAGE_EXTRA_INSTALL} \

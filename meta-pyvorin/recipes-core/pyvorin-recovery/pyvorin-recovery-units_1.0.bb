@@ -1,4 +1,6 @@
 SUMMARY = "systemd units around pyvorin-recovery"
+SUMMARY:pyvorin-recovery-audit = "Folds the recovery's events into the agent's audit chain before the agent starts"
+SUMMARY:pyvorin-recovery-queue = "Notes every hour how long the agent's queue is"
 SUMMARY:pyvorin-recovery-mark-good = "Marks the running slot good before boot-complete.target"
 SUMMARY:pyvorin-recovery-agent = "Keeps the edge agent stopped while a repair is open"
 SUMMARY:pyvorin-recovery-mounts = "Mounts of the data and state partitions"
@@ -12,7 +14,10 @@ LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda
 SRC_URI = "\
     file://10-pyvorin-recovery.conf \
     file://data.mount \
+    file://pyvorin-recovery-audit.service \
     file://pyvorin-recovery-mark-good.service \
+    file://pyvorin-recovery-queue.service \
+    file://pyvorin-recovery-queue.timer \
     file://pyvorin-recovery-status.service \
     file://state.mount \
 "
@@ -29,7 +34,10 @@ do_compile[noexec] = "1"
 
 do_install() {
     install -d ${D}${systemd_system_unitdir}
+    install -m 0644 ${UNPACKDIR}/pyvorin-recovery-audit.service ${D}${systemd_system_unitdir}/
     install -m 0644 ${UNPACKDIR}/pyvorin-recovery-mark-good.service ${D}${systemd_system_unitdir}/
+    install -m 0644 ${UNPACKDIR}/pyvorin-recovery-queue.service ${D}${systemd_system_unitdir}/
+    install -m 0644 ${UNPACKDIR}/pyvorin-recovery-queue.timer ${D}${systemd_system_unitdir}/
     install -m 0644 ${UNPACKDIR}/pyvorin-recovery-status.service ${D}${systemd_system_unitdir}/
     # systemd.mount(5): a mount unit is named after its path, and a dash in a path is written \x2d.
     install -m 0644 ${UNPACKDIR}/data.mount ${D}${systemd_system_unitdir}/var-lib-pyvorin.mount
@@ -43,16 +51,35 @@ do_install() {
     done
 }
 
-PACKAGES = "pyvorin-recovery-mark-good pyvorin-recovery-agent pyvorin-recovery-mounts pyvorin-recovery-status"
+PACKAGES = "\
+    pyvorin-recovery-agent \
+    pyvorin-recovery-audit \
+    pyvorin-recovery-mark-good \
+    pyvorin-recovery-mounts \
+    pyvorin-recovery-queue \
+    pyvorin-recovery-status \
+"
 
-SYSTEMD_PACKAGES = "pyvorin-recovery-mark-good pyvorin-recovery-mounts pyvorin-recovery-status"
+SYSTEMD_PACKAGES = "\
+    pyvorin-recovery-audit \
+    pyvorin-recovery-mark-good \
+    pyvorin-recovery-mounts \
+    pyvorin-recovery-queue \
+    pyvorin-recovery-status \
+"
+SYSTEMD_SERVICE:pyvorin-recovery-audit = "pyvorin-recovery-audit.service"
 SYSTEMD_SERVICE:pyvorin-recovery-mark-good = "pyvorin-recovery-mark-good.service"
 SYSTEMD_SERVICE:pyvorin-recovery-mounts = "var-lib-pyvorin.mount var-lib-pyvorin\x2drecovery.mount"
+SYSTEMD_SERVICE:pyvorin-recovery-queue = "pyvorin-recovery-queue.timer"
 SYSTEMD_SERVICE:pyvorin-recovery-status = "pyvorin-recovery-status.service"
 
 FILES:pyvorin-recovery-mounts += "${localstatedir}/lib/pyvorin ${localstatedir}/lib/pyvorin-recovery"
+# The service that the timer starts is enabled by nobody, and so not found by systemd.bbclass.
+FILES:pyvorin-recovery-queue += "${systemd_system_unitdir}/pyvorin-recovery-queue.service"
 FILES:pyvorin-recovery-agent += "${systemd_system_unitdir}/*.service.d"
 # What systemd.bbclass adds to the other packages are the units named above.
 
+RDEPENDS:pyvorin-recovery-audit = "pyvorin-recovery pyvorin-recovery-conf"
 RDEPENDS:pyvorin-recovery-mark-good = "pyvorin-recovery pyvorin-recovery-conf"
+RDEPENDS:pyvorin-recovery-queue = "pyvorin-recovery pyvorin-recovery-conf"
 RDEPENDS:pyvorin-recovery-status = "pyvorin-recovery"
