@@ -70,10 +70,7 @@ pub enum Command {
         database: PathBuf,
     },
     /// The last report.
-    Status {
-        /// As Prometheus text.
-        metrics: bool,
-    },
+    Status(Status),
     /// The audit chain and our own journal.
     Audit(AuditCommand),
     /// The queue of unsent messages.
@@ -99,6 +96,15 @@ pub struct Salvage {
     pub schema: Option<PathBuf>,
     /// `--backup DIR`.
     pub backup: Option<PathBuf>,
+}
+
+/// `status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// `--metrics`: as Prometheus text.
+    pub metrics: bool,
+    /// `--to FILE`: into a file, replaced as a whole.
+    pub to: Option<PathBuf>,
 }
 
 /// A command line that cannot be used; exit code 16.
@@ -155,6 +161,7 @@ struct Given {
     details: Option<String>,
     schema: Option<PathBuf>,
     backup: Option<PathBuf>,
+    to: Option<PathBuf>,
     command: Option<String>,
     words: Vec<OsString>,
 }
@@ -173,6 +180,7 @@ impl Given {
             ("--details", self.details.is_some()),
             ("--schema", self.schema.is_some()),
             ("--backup", self.backup.is_some()),
+            ("--to", self.to.is_some()),
         ];
         all.into_iter().filter(|(_, given)| *given).map(|(option, _)| option).collect()
     }
@@ -210,6 +218,7 @@ fn read(mut parser: lexopt::Parser) -> Result<Given, Usage> {
             Arg::Long("root") => once("--root", &mut given.root, path("--root", &mut parser)?)?,
             Arg::Long("from") => once("--from", &mut given.from, path("--from", &mut parser)?)?,
             Arg::Long("anchor") => once("--anchor", &mut given.anchor, path("--anchor", &mut parser)?)?,
+            Arg::Long("to") => once("--to", &mut given.to, path("--to", &mut parser)?)?,
             Arg::Long("last") => {
                 let number = value("--last", &mut parser)?;
                 let number = number.to_str().and_then(|n| n.parse().ok()).filter(|n| (1..=10_000).contains(n));
@@ -281,7 +290,7 @@ fn command(given: &Given) -> Result<Command, Usage> {
         "check" => &["--quick"],
         "repair" => &["--plan"],
         "salvage" => &["--schema", "--backup"],
-        "status" => &["--metrics"],
+        "status" => &["--metrics", "--to"],
         // Their verbs say which of them take which.
         "audit" | "queue" => &["--plan", "--record", "--anchor", "--last", "--details"],
         _ => &[],
@@ -302,7 +311,10 @@ fn command(given: &Given) -> Result<Command, Usage> {
         "boot" => none(Command::Boot { plan: given.plan, from: given.from.clone() }),
         "check" => Ok(Command::Check { quick: given.quick, databases: databases()? }),
         "repair" => Ok(Command::Repair { plan: given.plan, databases: databases()? }),
-        "status" => none(Command::Status { metrics: given.metrics }),
+        "status" if given.to.is_some() && !given.metrics => {
+            Err(Usage::new("--to is for metrics only", "add --metrics, or redirect the output"))
+        }
+        "status" => none(Command::Status(Status { metrics: given.metrics, to: given.to.clone() })),
         "version" => none(Command::Version),
         "salvage" => match databases()?.as_slice() {
             [db, out] => Ok(Command::Salvage(Salvage {

@@ -5,6 +5,7 @@ mod boot;
 mod check;
 mod init;
 mod inspect;
+mod metrics;
 mod queue;
 mod salvage;
 mod slot;
@@ -80,7 +81,7 @@ fn dispatch(invocation: Invocation) -> Result<Exit, Error> {
         }
         Command::Salvage(asked) => salvage::salvage(&mut context, &asked),
         Command::Inspect { database } => inspect::inspect(&context, &database),
-        Command::Status { metrics } => status::status(&context, metrics),
+        Command::Status(what) => status::status(&mut context, &what),
         Command::Audit(what) => {
             if let AuditCommand::Log { .. } = &what {
                 someone_asks(&invocation)?;

@@ -106,11 +106,13 @@ Writes: nothing, not even a -shm file.
 Exit codes: 0 looked, 4 looked, and it is damaged, 8 could not look, 16 usage.
 ";
 const STATUS: &str = "\
-usage: pyvorin-recovery status [--metrics]
+usage: pyvorin-recovery status [--metrics [--to FILE]]
 
 Says in plain words what the last boot found and did.
-  --metrics   Prometheus text format, for the textfile collector of node_exporter
-Writes: nothing.
+  --metrics   the boot, the databases, the queue, the audit chain and the quarantine as
+              Prometheus text, for the textfile collector of node_exporter
+  --to FILE   into FILE, replaced as a whole (its directory in memory spares the flash)
+Writes: nothing, or FILE.
 Exit codes: those of the boot it reports on; 8 when there is no report, 16 usage.
 ";
 const SLOT: &str = "\

@@ -1,7 +1,7 @@
 //! Every line that is understood, and every one that is refused.
 
 use super::help::{BOOT, INIT, OVERVIEW, help};
-use super::{AuditCommand, Command, Invocation, LATER, QueueCommand, SLOT_LATER, Usage, parse};
+use super::{AuditCommand, Command, Invocation, LATER, QueueCommand, SLOT_LATER, Status, Usage, parse};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -29,7 +29,9 @@ fn every_command_of_this_version_is_understood() {
     };
     assert_eq!(command("salvage a.db o.db"), salvage(None, None));
     assert_eq!(command("salvage --schema s.sql a.db --backup=d o.db"), salvage(Some("s.sql"), Some("d")));
-    assert_eq!(command("status --metrics"), Command::Status { metrics: true });
+    assert_eq!(command("status --metrics"), Command::Status(Status { metrics: true, to: None }));
+    let to = Some("/run/m/p.prom".into());
+    assert_eq!(command("status --metrics --to /run/m/p.prom"), Command::Status(Status { metrics: true, to }));
     let anchor = Some(PathBuf::from("a.json"));
     assert_eq!(command("audit verify --anchor a.json"), Command::Audit(AuditCommand::Verify { anchor }));
     assert_eq!(command("audit show --last 5"), Command::Audit(AuditCommand::Show { last: 5 }));
@@ -74,6 +76,8 @@ fn what_cannot_be_meant_is_refused_with_exit_16_and_a_next_step() {
         "check --plan",
         "boot --quick",
         "repair --metrics",
+        "status --to /run/m/p.prom",
+        "queue stats --to /run/m/p.prom",
         "status x",
         "boot x",
         "boot --from e.json",

@@ -6,3 +6,4 @@ cd "$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)"
 python3 tests/layers/structure.py
 python3 tests/layers/oelint.py
 python3 tests/layers/behaviour.py
+python3 tests/layers/monitoring.py

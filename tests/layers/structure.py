@@ -161,6 +161,15 @@ def units_are_shipped_and_named():
 
 
 @check
+def monitoring_is_kept_once_and_installed_by_both():
+    recipe = text(META / "recipes-core/pyvorin-recovery/pyvorin-recovery-monitoring_1.0.bb")
+    package = text(PACKAGE / "pyvorin-recovery.mk")
+    for path in (META / "files/monitoring").iterdir():
+        assert f"file://{path.name}" in recipe and f"/{path.name} " in package, path.name
+        assert sorted(TOP.glob(f"*/**/{path.name}")) == [path], f"{path.name} is there twice"
+
+
+@check
 def the_agent_waits_for_an_open_intent():
     assert "ConditionPathExists=!/var/lib/pyvorin/.pyvorin-intent" in text(UNITS / "10-pyvorin-recovery.conf")
     assert "Before=boot-complete.target" in text(UNITS / "pyvorin-recovery-mark-good.service")

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Brings the foreign parts of the QEMU tests into .cache/: stock Debian kernels (unpacked, never installed) and
-# static e2fsck binaries, for arm64 and amd64.
+# static e2fsck binaries, for arm64 and amd64; and promtool, of which the package around it is not wanted.
 #
 # apt runs on directories of our own with both architectures enabled, so that the machine's own package state is
 # not changed and no root is needed. Everything is keyed by package version; once there, no network is asked.
 #
-# Prints nothing when all is there. Result: .cache/parts/ARCH/{vmlinuz,lib/modules/RELEASE,e2fsck,config,versions}.
+# Prints nothing when all is there. Result: .cache/parts/ARCH/{vmlinuz,lib/modules/RELEASE,e2fsck,config,versions}, .cache/parts/promtool.
 set -eu
 
 top=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
@@ -14,6 +14,7 @@ parts=$cache/parts
 apt=$cache/apt
 
 all_there() {
+    [ -x "$parts/promtool" ] || return 1
     for arch in arm64 amd64; do
         for part in vmlinuz lib/modules e2fsck versions; do
             [ -e "$parts/$arch/$part" ] || return 1
@@ -93,8 +94,19 @@ bring() { # architecture
     rm -rf "$stage"
 }
 
+bring_promtool() {
+    arch=$(dpkg --print-architecture)
+    echo "fetch: promtool $(version "prometheus:$arch") ($arch)"
+    download "prometheus:$arch"
+    unpack "$(ls "$apt/debs/prometheus_"*"_$arch.deb")" "$cache/unpacked/promtool"
+    mkdir -p "$parts"
+    mv "$cache/unpacked/promtool/usr/bin/promtool" "$parts/promtool"
+    rm -rf "$cache/unpacked/promtool"
+}
+
 prepare_apt
 apt-get -qq update
-bring arm64
-bring amd64
+[ -x "$parts/promtool" ] || bring_promtool
+[ -e "$parts/arm64/versions" ] || bring arm64
+[ -e "$parts/amd64/versions" ] || bring amd64
 rm -rf "$apt/debs"

@@ -54,10 +54,25 @@ endef
 PYVORIN_RECOVERY_POST_INSTALL_TARGET_HOOKS += PYVORIN_RECOVERY_LINK_INIT
 endif
 
+ifeq ($(BR2_PACKAGE_PYVORIN_RECOVERY_MONITORING),y)
+PYVORIN_RECOVERY_MONITORING = $(BR2_EXTERNAL_PYVORIN_PATH)/../meta-pyvorin/files/monitoring
+define PYVORIN_RECOVERY_INSTALL_MONITORING
+	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_MONITORING)/alerts.yml \
+		$(TARGET_DIR)/usr/share/pyvorin-recovery/monitoring/alerts.yml
+	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_MONITORING)/dashboard.json \
+		$(TARGET_DIR)/usr/share/pyvorin-recovery/monitoring/dashboard.json
+endef
+PYVORIN_RECOVERY_POST_INSTALL_TARGET_HOOKS += PYVORIN_RECOVERY_INSTALL_MONITORING
+endif
+
 # systemd.mount(5): a mount unit is named after its path, a dash is \x2d.
 define PYVORIN_RECOVERY_INSTALL_INIT_SYSTEMD
 	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-audit.service \
 		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-audit.service
+	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-metrics.service \
+		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-metrics.service
+	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-metrics.timer \
+		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-metrics.timer
 	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-queue.service \
 		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-queue.service
 	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-queue.timer \

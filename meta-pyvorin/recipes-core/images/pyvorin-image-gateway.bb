@@ -16,6 +16,7 @@ IMAGE_INSTALL = "\
     pyvorin-recovery-audit \
     pyvorin-recovery-conf \
     pyvorin-recovery-mark-good \
+    pyvorin-recovery-metrics \
     pyvorin-recovery-mounts \
     pyvorin-recovery-queue \
     pyvorin-recovery-status \

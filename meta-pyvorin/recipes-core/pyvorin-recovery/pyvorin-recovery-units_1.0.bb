@@ -4,8 +4,9 @@ SUMMARY:pyvorin-recovery-queue = "Notes every hour how long the agent's queue is
 SUMMARY:pyvorin-recovery-mark-good = "Marks the running slot good before boot-complete.target"
 SUMMARY:pyvorin-recovery-agent = "Keeps the edge agent stopped while a repair is open"
 SUMMARY:pyvorin-recovery-mounts = "Mounts of the data and state partitions"
-SUMMARY:pyvorin-recovery-status = "Report of the boot in the journal and for node_exporter"
-DESCRIPTION = "One package per wish: mark-good, condition on the agent, mounts, report for journal and metrics."
+SUMMARY:pyvorin-recovery-metrics = "Figures of the gateway for node_exporter, every quarter of an hour"
+SUMMARY:pyvorin-recovery-status = "Report of the boot in the journal"
+DESCRIPTION = "One package per wish: mark-good, condition on the agent, mounts, report for the journal, metrics."
 HOMEPAGE = "https://pyvorin.com/"
 SECTION = "base"
 LICENSE = "MIT"
@@ -16,6 +17,8 @@ SRC_URI = "\
     file://data.mount \
     file://pyvorin-recovery-audit.service \
     file://pyvorin-recovery-mark-good.service \
+    file://pyvorin-recovery-metrics.service \
+    file://pyvorin-recovery-metrics.timer \
     file://pyvorin-recovery-queue.service \
     file://pyvorin-recovery-queue.timer \
     file://pyvorin-recovery-status.service \
@@ -36,6 +39,8 @@ do_install() {
     install -d ${D}${systemd_system_unitdir}
     install -m 0644 ${UNPACKDIR}/pyvorin-recovery-audit.service ${D}${systemd_system_unitdir}/
     install -m 0644 ${UNPACKDIR}/pyvorin-recovery-mark-good.service ${D}${systemd_system_unitdir}/
+    install -m 0644 ${UNPACKDIR}/pyvorin-recovery-metrics.service ${D}${systemd_system_unitdir}/
+    install -m 0644 ${UNPACKDIR}/pyvorin-recovery-metrics.timer ${D}${systemd_system_unitdir}/
     install -m 0644 ${UNPACKDIR}/pyvorin-recovery-queue.service ${D}${systemd_system_unitdir}/
     install -m 0644 ${UNPACKDIR}/pyvorin-recovery-queue.timer ${D}${systemd_system_unitdir}/
     install -m 0644 ${UNPACKDIR}/pyvorin-recovery-status.service ${D}${systemd_system_unitdir}/
@@ -55,6 +60,7 @@ PACKAGES = "\
     pyvorin-recovery-agent \
     pyvorin-recovery-audit \
     pyvorin-recovery-mark-good \
+    pyvorin-recovery-metrics \
     pyvorin-recovery-mounts \
     pyvorin-recovery-queue \
     pyvorin-recovery-status \
@@ -63,23 +69,27 @@ PACKAGES = "\
 SYSTEMD_PACKAGES = "\
     pyvorin-recovery-audit \
     pyvorin-recovery-mark-good \
+    pyvorin-recovery-metrics \
     pyvorin-recovery-mounts \
     pyvorin-recovery-queue \
     pyvorin-recovery-status \
 "
 SYSTEMD_SERVICE:pyvorin-recovery-audit = "pyvorin-recovery-audit.service"
 SYSTEMD_SERVICE:pyvorin-recovery-mark-good = "pyvorin-recovery-mark-good.service"
+SYSTEMD_SERVICE:pyvorin-recovery-metrics = "pyvorin-recovery-metrics.timer"
 SYSTEMD_SERVICE:pyvorin-recovery-mounts = "var-lib-pyvorin.mount var-lib-pyvorin\x2drecovery.mount"
 SYSTEMD_SERVICE:pyvorin-recovery-queue = "pyvorin-recovery-queue.timer"
 SYSTEMD_SERVICE:pyvorin-recovery-status = "pyvorin-recovery-status.service"
 
 FILES:pyvorin-recovery-mounts += "${localstatedir}/lib/pyvorin ${localstatedir}/lib/pyvorin-recovery"
-# The service that the timer starts is enabled by nobody, and so not found by systemd.bbclass.
+# The services that timers start are enabled by nobody, and so not found by systemd.bbclass.
+FILES:pyvorin-recovery-metrics += "${systemd_system_unitdir}/pyvorin-recovery-metrics.service"
 FILES:pyvorin-recovery-queue += "${systemd_system_unitdir}/pyvorin-recovery-queue.service"
 FILES:pyvorin-recovery-agent += "${systemd_system_unitdir}/*.service.d"
 # What systemd.bbclass adds to the other packages are the units named above.
 
 RDEPENDS:pyvorin-recovery-audit = "pyvorin-recovery pyvorin-recovery-conf"
 RDEPENDS:pyvorin-recovery-mark-good = "pyvorin-recovery pyvorin-recovery-conf"
+RDEPENDS:pyvorin-recovery-metrics = "pyvorin-recovery pyvorin-recovery-conf"
 RDEPENDS:pyvorin-recovery-queue = "pyvorin-recovery pyvorin-recovery-conf"
 RDEPENDS:pyvorin-recovery-status = "pyvorin-recovery"
