@@ -337,7 +337,7 @@ def units_are_sound(box):
             body = body.replace(f"={program}", "=/bin/true")
         (folder / names.get(path.name, path.name)).write_text(body)
     files = sorted(map(str, folder.iterdir()))
-    assert len(files) == 8, files
+    assert len(files) == 10, files
     def verify():
         return subprocess.run(["systemd-analyze", "verify", "--man=no", *files], text=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
