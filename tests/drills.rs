@@ -339,6 +339,18 @@ fn a_thousand_drills() {
     run(10_000, 1000);
 }
 
+/// The head of the log is gone, and of its live generation nothing but the last frame is left, which the index names;
+/// behind it stands an older generation that verifies. That one must not be taken for the live one.
+#[test]
+fn a_lone_last_frame_is_not_passed_over_for_an_older_generation() {
+    let (mut counts, mut failures) = (Counts::default(), Failures::default());
+    for seed in [10_539, 10_813] {
+        drill(seed, &mut counts, &mut failures);
+        assert_eq!(counts.superseded, 0, "seed {seed} is not the drill that it was: {counts:#?}");
+    }
+    failures.finish("drills");
+}
+
 /// The seed's own drill, where its script keeps 0 or 963 of 1000 rows.
 #[test]
 fn the_seeds_own_drill_gives_a_thousand_of_a_thousand() {

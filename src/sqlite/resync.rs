@@ -11,17 +11,18 @@
 //! * *continuity*: rows written by the last commits before the gap are (or are not) in the page images behind it;
 //! * the wal-index hint, compared by the judge.
 
+mod proof;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::bytes::be32;
 use super::continuity::Past;
 use super::overlay::Mend;
-use super::page::{Page, Shape, shape};
-use super::wal::{FRAME_HEADER, ShmHint, WalScan, WordFix, frame_sum, precedes, single_word_fixes, unsum};
+use super::page::{Shape, shape};
+use super::wal::{FRAME_HEADER, ShmHint, WalScan, precedes, single_word_fixes};
 use super::{ReadAt, read_vec};
 
 /// Segments examined; each costs a look at all that stands before it. A log with more holes is refused behind the last.
@@ -186,20 +187,18 @@ pub fn examine(
     reserved: u8,
     shm: Option<&ShmHint>,
 ) -> io::Result<Option<Generation>> {
+    let lone = shm.and_then(|hint| Some((hint, proof::lone(scan, hint)?)));
+    if let Some((hint, frame)) = lone {
+        let look = Examination::new(scan, wal, db, reserved, shm, hint.pages);
+        if let Some(segment) = look.lone_segment(hint.salt, frame)? {
+            let segments = vec![segment];
+            let pages = look.page_facts(&segments)?;
+            return Ok(Some(Generation { salt: hint.salt, segments, pages }));
+        }
+    }
     let Some(salt) = generation(scan, shm) else { return Ok(None) };
     let commits = scan.frames.iter().filter(|f| f.linked && f.salt == salt).map(|f| f.commit).max().unwrap_or(0);
-    let held = db.map_or(0, |d| d.size() / u64::from(scan.page_size.max(1)));
-    let max_pages = commits.max(u32::try_from(held).unwrap_or(u32::MAX)).max(1);
-    let usable = scan.page_size.saturating_sub(u32::from(reserved));
-    let look = Examination {
-        scan,
-        wal,
-        db,
-        shm: shm.filter(|s| agrees(scan, s)),
-        usable,
-        max_pages,
-        budget: Cell::new(IMAGES_EACH * scan.frames.len() + 64),
-    };
+    let look = Examination::new(scan, wal, db, reserved, shm, commits);
     let segments = look.segments(salt)?;
     let mut generation = Generation { salt, segments, pages: Vec::new() };
     generation.pages = match generation.mended(scan) {
@@ -222,7 +221,8 @@ fn generation(scan: &WalScan, shm: Option<&ShmHint>) -> Option<[u32; 2]> {
     scan.frames.iter().find(|f| f.linked && f.page != 0).map(|f| f.salt)
 }
 
-/// True when the wal-index lists the same page for every verified frame of its generation that it covers.
+/// True when the wal-index lists the same page for every verified frame of its generation that it covers. Where none
+/// verifies, a header with the very checksum that it names will do.
 pub fn agrees(scan: &WalScan, hint: &ShmHint) -> bool {
     let mut compared = 0;
     for (frame, listed) in scan.frames.iter().zip(&hint.frame_pages) {
@@ -233,7 +233,7 @@ pub fn agrees(scan: &WalScan, hint: &ShmHint) -> bool {
             compared += 1;
         }
     }
-    compared > 0
+    compared > 0 || proof::lone(scan, hint).is_some()
 }
 
 /// Which frames are verified members of a generation.
@@ -248,7 +248,28 @@ pub fn verified(scan: &WalScan, salt: [u32; 2]) -> Vec<bool> {
     known
 }
 
-impl Examination<'_> {
+impl<'a> Examination<'a> {
+    /// `commits` is the largest size that a commit of the generation names.
+    fn new(
+        scan: &'a WalScan,
+        wal: &'a dyn ReadAt,
+        db: Option<&'a dyn ReadAt>,
+        reserved: u8,
+        shm: Option<&'a ShmHint>,
+        commits: u32,
+    ) -> Self {
+        let held = db.map_or(0, |d| d.size() / u64::from(scan.page_size.max(1)));
+        Self {
+            scan,
+            wal,
+            db,
+            shm: shm.filter(|s| agrees(scan, s)),
+            usable: scan.page_size.saturating_sub(u32::from(reserved)),
+            max_pages: commits.max(u32::try_from(held).unwrap_or(u32::MAX)).max(1),
+            budget: Cell::new(IMAGES_EACH * scan.frames.len() + 64),
+        }
+    }
+
     fn slot(&self, n: u32) -> io::Result<Vec<u8>> {
         let at = self.scan.image_offset(n) - FRAME_HEADER;
         read_vec(self.wal, at, usize::try_from(self.scan.page_size).unwrap_or(0) + 24)
@@ -348,72 +369,6 @@ impl Examination<'_> {
         }
         let continuity = self.continuity(past, next, next_last)?;
         Ok(Gap { first, last, kind, proof, continuity, lost, believed, rebuilt, guess })
-    }
-
-    /// Two frames between verified ones: whether the second continues the first once its stored checksum is left out;
-    /// else the page number and commit size that the first must have had, if its whole header is left out.
-    fn through(&self, seed: [u32; 2], slot: &[u8], second: &[u8]) -> (bool, Option<(u32, u32)>) {
-        let order = self.scan.big_endian;
-        let target = [be32(second, 16), be32(second, 20)];
-        let before_image = unsum(order, target, second.get(24..).unwrap_or(&[]));
-        let needed = unsum(order, before_image, second.get(..8).unwrap_or(&[]));
-        if frame_sum(order, seed, slot) == needed {
-            return (true, None);
-        }
-        let [s0, s1] = unsum(order, needed, slot.get(24..).unwrap_or(&[]));
-        let page = s0.wrapping_sub(seed[0]).wrapping_sub(seed[1]);
-        let commit = s1.wrapping_sub(seed[1]).wrapping_sub(s0);
-        // The sum reads the words in its own byte order, the format stores them big-endian.
-        let (page, commit) = if order { (page, commit) } else { (page.swap_bytes(), commit.swap_bytes()) };
-        let possible = (1..=self.max_pages).contains(&page) && commit <= self.max_pages;
-        (false, possible.then_some((page, commit)))
-    }
-
-    /// The frame with one bit put right, where a single bit of a single word explains its sum and nothing else does.
-    fn bit(&self, salt: [u32; 2], n: u32, slot: &[u8], fixes: &[WordFix]) -> Option<Mend> {
-        let [fix] = fixes else { return None };
-        let frame = self.scan.frame(n).filter(|f| f.salt == salt)?;
-        let index = usize::try_from(fix.word).ok()?;
-        // The summed words are the first two of the header, then the image.
-        let at = if index < 2 { 4 * index } else { 24 + 4 * (index - 2) };
-        let word: [u8; 4] = slot.get(at..at + 4)?.try_into().ok()?;
-        let (found, fixed) = if self.scan.big_endian {
-            let found = u32::from_be_bytes(word);
-            (found, found.wrapping_add(fix.delta))
-        } else {
-            let found = u32::from_le_bytes(word);
-            (found, found.wrapping_add(fix.delta))
-        };
-        let bytes = if self.scan.big_endian { fixed.to_be_bytes() } else { fixed.to_le_bytes() };
-        if (found ^ fixed).count_ones() != 1 {
-            return None;
-        }
-        let mut mend = Mend { frame: n, page: frame.page, commit: frame.commit, word: None };
-        match index {
-            0 => mend.page = u32::from_be_bytes(bytes),
-            1 => mend.commit = u32::from_be_bytes(bytes),
-            _ => mend.word = Some((u32::try_from(at - 24).ok()?, bytes)),
-        }
-        ((1..=self.max_pages).contains(&mend.page) && mend.commit <= self.max_pages).then_some(mend)
-    }
-
-    fn believed(&self, salt: [u32; 2], n: u32) -> io::Result<Option<u32>> {
-        let destroyed = match n.checked_sub(1).and_then(|before| self.scan.frame(before)) {
-            Some(before) => before.salt != salt,
-            None => self.scan.header.is_err(),
-        };
-        let Some(frame) = self.scan.frame(n).filter(|f| f.salt == salt && destroyed) else { return Ok(None) };
-        if !(1..=self.max_pages).contains(&frame.page) || frame.commit > self.max_pages {
-            return Ok(None);
-        }
-        let listed = self.shm.filter(|s| s.salt == salt);
-        let index = usize::try_from(n - 1).unwrap_or(usize::MAX);
-        if listed.and_then(|s| s.frame_pages.get(index)).is_some_and(|page| *page != frame.page) {
-            return Ok(None);
-        }
-        let image = self.image(n)?;
-        let sound = Page::parse(&image, frame.page, self.usable).is_some_and(|p| p.all_cells().is_some());
-        Ok(sound.then_some(n))
     }
 
     fn break_kind(&self, salt: [u32; 2], n: u32) -> io::Result<BreakKind> {

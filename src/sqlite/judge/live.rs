@@ -5,7 +5,7 @@
 //! checkpoint had copied frames that are lost now. Then folding the survivors in would take commits back that the
 //! engine, which ignores a log without a header, still has.
 
-use crate::sqlite::resync::{Generation, agrees};
+use crate::sqlite::resync::{Generation, Segment, agrees};
 use crate::sqlite::wal::{LogTail, ShmHint, WalScan, precedes};
 
 /// How the surviving frames relate to the database.
@@ -28,6 +28,12 @@ pub(super) fn unverified(generation: &Generation) -> usize {
     generation.segments.iter().filter_map(|s| s.gap.as_ref()).map(|g| g.lost.len()).sum()
 }
 
+/// True when no frame is verified, and one is believed.
+fn only_believed(generation: &Generation) -> bool {
+    let believed = |s: &Segment| s.first == s.last && s.gap.as_ref().is_some_and(|g| g.believed == Some(s.last));
+    !generation.segments.is_empty() && generation.segments.iter().all(believed)
+}
+
 /// True when the first frame is verified: it belongs to whichever generation was written last.
 pub(in crate::sqlite) fn from_the_first(generation: &Generation) -> bool {
     generation.segments.first().is_some_and(|s| s.first == 1)
@@ -47,6 +53,10 @@ pub(super) fn liveness(generation: &Generation, hint: Option<&ShmHint>) -> Liven
     let differ = generation.pages.iter().filter(|p| !p.equals_last).count();
     if let Some(h) = hint {
         if h.salt == generation.salt {
+            // A lone frame that is only believed can be of the generation before, where the index is that old, too.
+            if only_believed(generation) && generation.pages.iter().any(|p| p.newer < 0) {
+                return Liveness::Stale;
+            }
             let last = generation.segments.last().map_or(0, |s| s.last);
             // The count of frames copied back is outside the index's checksum: the pages must bear it out.
             let cut_off = usize::try_from(h.max_frame.saturating_sub(last)).unwrap_or(usize::MAX);
