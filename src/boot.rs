@@ -13,6 +13,7 @@ pub mod fold;
 pub mod guard;
 pub mod install;
 pub mod looked;
+pub mod open;
 pub mod outcome;
 pub mod plan;
 pub mod queue;

@@ -10,6 +10,7 @@ mod queue;
 mod salvage;
 mod slot;
 mod status;
+mod work;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -18,15 +19,12 @@ use crate::cli::{AuditCommand, Command, Invocation, QueueCommand};
 use crate::config::{self, Settings};
 use crate::edge::Look;
 use crate::edge::linux::LinuxMachine;
-use crate::edge::linux::lock::{self, Lock};
 use crate::error::{Error, ErrorKind, Exit};
 
 /// Where the configuration is when none is named.
 pub const CONFIG: &str = "/etc/pyvorin/recovery.toml";
 /// Where the reports of this boot are handed over to the OS.
 pub const RUN: &str = "/run/pyvorin-recovery";
-/// How long a command waits for another one of us.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// Longest configuration read.
 const MAX_CONFIG: usize = 1 << 20;
 
@@ -76,7 +74,6 @@ fn dispatch(invocation: Invocation) -> Result<Exit, Error> {
             if !plan {
                 someone_asks(&invocation)?;
             }
-            let _lock = if plan { None } else { alone(&context)? };
             check::repair(&mut context, plan, &databases)
         }
         Command::Salvage(asked) => salvage::salvage(&mut context, &asked),
@@ -97,7 +94,7 @@ fn dispatch(invocation: Invocation) -> Result<Exit, Error> {
         Command::SlotStatus => slot::status(&context),
         Command::SlotMarkGood => {
             // Whatever another one of us is doing: an OS that has proved itself is marked.
-            let _lock = alone(&context).map_err(|e| log::warn!("{e}"));
+            let _locks = work::alone(&context).map_err(|e| log::warn!("{e}"));
             slot::mark_good(&mut context)
         }
         Command::Init | Command::Version | Command::Help(_) => Ok(Exit::OK),
@@ -115,27 +112,6 @@ fn someone_asks(invocation: &Invocation) -> Result<(), Error> {
         ));
     }
     Ok(())
-}
-
-/// One of us at a time, for whatever writes. Where there is no state directory yet, the data directory stands for it.
-fn alone(context: &Context) -> Result<Option<Lock>, Error> {
-    for dir in [&context.settings.state_dir, &context.settings.data_dir] {
-        match lock::take(dir, PATIENCE) {
-            Ok(lock) => return Ok(Some(lock)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                return Err(Error::new(
-                    ErrorKind::Refused,
-                    "cannot begin",
-                    "another pyvorin-recovery is at work here",
-                    "wait until it has ended, then try again",
-                )
-                .at(dir));
-            }
-            Err(e) => return Err(Error::io(ErrorKind::Read, "cannot lock the state directory", dir, &e)),
-        }
-    }
-    Ok(None)
 }
 
 fn context(invocation: &Invocation) -> Result<Context, Error> {

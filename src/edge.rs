@@ -77,6 +77,10 @@ pub trait Look {
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
     /// The first bytes of a volume's block device ("state", "data"), read before any mount.
     fn volume_head(&self, volume: &str) -> VolumeHead;
+    /// UUID of the file system that holds `dir`, as text; `None` where it has none that we can read.
+    fn volume_id(&self, _dir: &Path) -> Option<String> {
+        None
+    }
     /// Other processes that have `path` open, as "name (pid)"; empty when none or when that cannot be seen.
     fn holders(&self, path: &Path) -> Vec<String>;
     /// One line of progress for whoever watches; also extends the deadline of the running stage.

@@ -125,6 +125,7 @@ impl Error {
             io::ErrorKind::ReadOnlyFilesystem => {
                 "mount the volume read-write, or look into the kernel log for why it is not"
             }
+            io::ErrorKind::ResourceBusy => "stop whatever has it open, and try again",
             io::ErrorKind::IsADirectory => "name the file, not its directory",
             _ => "look into the kernel log (dmesg) for errors of the device below",
         };

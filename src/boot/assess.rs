@@ -199,7 +199,9 @@ pub fn assess(evidence: &Evidence) -> Assessment {
     let slots = evidence.slots.as_ref().map(slot);
     let unclean =
         evidence.unclean_before || evidence.volumes.iter().any(|v| !v.checks.is_empty() || unclean(v).is_some());
-    let data_volume = evidence.volumes.iter().find(|v| v.name == "data").map_or(String::new(), uuid);
+    // The superblock as it was before it was mounted, in the boot flow; else that of the mounted file system.
+    let data_volume = evidence.volumes.iter().find(|v| v.name == "data").map(uuid).filter(|id| !id.is_empty());
+    let data_volume = data_volume.unwrap_or_else(|| evidence.data_uuid.clone());
     let cause = cause(&databases, data_fault.is_some(), slots.as_ref(), unclean);
     Assessment {
         volumes,

@@ -33,6 +33,9 @@ pub struct Evidence {
     pub data: DirectoryFact,
     /// Free bytes on the data volume.
     pub free_bytes: u64,
+    /// UUID of the file system of the data directory as it is mounted; empty where that is not known.
+    #[serde(default)]
+    pub data_uuid: String,
     /// The intent journal.
     pub intent: IntentEvidence,
     /// True when the mirror of an intent stands in the data directory.

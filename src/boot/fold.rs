@@ -16,6 +16,7 @@ use crate::boot::assess::StructureVerdict;
 use crate::config::{Database, DatabaseKind, Settings};
 use crate::edge::Machine;
 use crate::edge::engine::audit::{Append, Entry, append};
+use crate::journal::{FILE, MIRROR};
 use crate::sqlite::judge::Completeness;
 use crate::sqlite::rows::Cell;
 
@@ -53,6 +54,12 @@ pub fn fold(machine: &mut dyn Machine, settings: &Settings, by: &str) -> io::Res
         return Ok(Folded::Nothing);
     }
     let queued = |why: String| Ok(Folded::Queued(waiting.len(), why));
+    for open in [settings.state_dir.join(FILE), settings.data_dir.join(MIRROR)] {
+        if machine.stat(&open)?.is_some() {
+            // The file that is there now may be the one that goes.
+            return queued("an interrupted operation is open; it is finished first".into());
+        }
+    }
     let Some(database) = store(settings) else { return queued("no database of kind store is configured".into()) };
     let ask =
         Ask { anchors: Vec::new(), events: waiting.iter().map(|e| e.hash.clone()).collect(), last: 1, holders: true };

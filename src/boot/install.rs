@@ -7,7 +7,7 @@ use std::path::Path;
 use super::act::sha256;
 use super::events;
 use super::outcome::Detail;
-use super::sense::read_record;
+use super::sense::{holders, read_record};
 use super::stage::discard;
 use crate::audit::events::New;
 use crate::audit::json::{self, Value};
@@ -24,8 +24,15 @@ pub fn install(machine: &mut dyn Machine, settings: &Settings, op: &str) -> io::
     }
     if intent.phase == Phase::Prepared {
         intent.phase = Phase::Commit;
-        // The mirror first: once COMMIT stands, nothing of the OS may start on the data before the swap is done.
-        durable::replace(machine, &settings.data_dir.join(journal::MIRROR), &encode(&intent))?;
+        // The mirror first: once COMMIT stands, nothing of the OS may start on the data before the swap is done. And
+        // only then the look for users: whoever starts from here on meets the mirror.
+        let mirror = settings.data_dir.join(journal::MIRROR);
+        if let Err(e) = durable::replace(machine, &mirror, &encode(&intent)).and_then(|()| nobody(machine, &intent)) {
+            // Nothing has been touched, so nothing need wait for the next boot. What cannot be tidied does.
+            let tidy = discard(machine, &intent.stage).and_then(|()| close(machine, settings));
+            tidy.unwrap_or_else(|e| log::warn!("{op} stays open: {e}"));
+            return Err(e);
+        }
         save(machine, settings, &intent)?;
     }
     forward(machine, settings, &mut intent)
@@ -44,6 +51,9 @@ pub fn resume(machine: &mut dyn Machine, settings: &Settings, op: &str) -> io::R
     }
     // A record known from its mirror alone goes back to state before anything moves.
     save(machine, settings, &intent)?;
+    if intent.phase == Phase::Commit {
+        nobody(machine, &intent)?;
+    }
     if intent.phase == Phase::Commit && !can_go_forward(machine, &intent)? {
         take_back(machine, settings, &intent)?;
         let text = "the staged file was lost; the originals were put back from quarantine";
@@ -79,6 +89,18 @@ fn forward(machine: &mut dyn Machine, settings: &Settings, intent: &mut Intent) 
     discard(machine, &intent.stage)?;
     close(machine, settings)?;
     Ok(Detail { text: format!("{} is in place", names(intent)), ..Detail::default() })
+}
+
+/// Proof that no other process has a target open: it would go on writing to a file without a name.
+fn nobody(machine: &dyn Machine, intent: &Intent) -> io::Result<()> {
+    for target in &intent.targets {
+        let by = holders(machine.as_look(), &target.path);
+        if !by.is_empty() {
+            let why = format!("{} is open in {}; nothing was swapped", target.path.display(), by.join(", "));
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+        }
+    }
+    Ok(())
 }
 
 fn event(at: u64, intent: &Intent) -> New {

@@ -395,7 +395,8 @@ fn prepare(
         phase: Phase::Prepared,
         prepared_at: now,
         by: what.by.clone(),
-        volume: String::new(),
+        // Bound to this file system: a boot that finds another card in its place must not go on with it.
+        volume: machine.volume_id(&settings.data_dir).unwrap_or_default(),
         stage: stage.to_path_buf(),
         targets: vec![Target {
             database: database.name.clone(),

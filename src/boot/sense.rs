@@ -1,6 +1,9 @@
 //! Asks the machine. Read-only by type: it receives [`Look`], which has no writing method. No judgement here.
 
 mod logs;
+mod operation;
+
+pub use operation::{holders, operation, quarantined};
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,12 +13,13 @@ use std::path::Path;
 use super::evidence::{
     DatabaseEvidence, DirectoryFact, Evidence, FileFact, FsckLevel, SlotsEvidence, VolumeEvidence, VolumeFact,
 };
+
 use super::plan::side;
 use super::saved;
 use crate::config::{Database, Settings, SlotBackend};
 use crate::edge::{FileKind, Look, Stat, VolumeHead};
 use crate::ext4::FileSystem;
-use crate::journal::{self, Intent, IntentEvidence};
+use crate::journal::{self, IntentEvidence};
 use crate::record::{self, Decoded};
 use crate::slots::Slot;
 use crate::slots::file as slot_file;
@@ -101,9 +105,10 @@ pub fn data(look: &dyn Look, request: &Request<'_>) -> Evidence {
     if usable {
         evidence.free_bytes = look.free_bytes(&settings.data_dir).unwrap_or(0);
         evidence.mirror = matches!(look.stat(&settings.data_dir.join(journal::MIRROR)), Ok(Some(_)));
+        evidence.data_uuid = look.volume_id(&settings.data_dir).unwrap_or_default();
     }
     if !matches!(evidence.state, DirectoryFact::Unusable(_)) {
-        evidence.intent = intent(look, settings, evidence.mirror);
+        evidence.intent = operation::intent(look, settings, evidence.mirror);
         evidence.trials = read_record(look, &settings.state_dir.join(TRIALS), TRIALS).ok().unwrap_or_default();
         evidence.unclean_before |= matches!(look.stat(&settings.state_dir.join(UNCLEAN)), Ok(Some(_)));
         evidence.slots = slots(look, request);
@@ -134,6 +139,7 @@ fn blank(look: &dyn Look, request: &Request<'_>) -> Evidence {
         state: DirectoryFact::Absent,
         data: DirectoryFact::Absent,
         free_bytes: 0,
+        data_uuid: String::new(),
         intent: IntentEvidence::None,
         mirror: false,
         trials: BTreeMap::new(),
@@ -178,22 +184,6 @@ pub fn read_record<T: serde::de::DeserializeOwned>(look: &dyn Look, path: &Path,
         Ok(Some(bytes)) => record::decode(kind, &bytes),
         Ok(None) => Decoded::Damaged("there is no such record".to_string()),
         Err(e) => Decoded::Damaged(e.to_string()),
-    }
-}
-
-/// The open operation: the record in state; failing that the mirror, which carries the same record.
-fn intent(look: &dyn Look, settings: &Settings, mirror: bool) -> IntentEvidence {
-    let own = settings.state_dir.join(journal::FILE);
-    let path = match look.stat(&own) {
-        Ok(Some(_)) => own,
-        Ok(None) if mirror => settings.data_dir.join(journal::MIRROR),
-        Ok(None) => return IntentEvidence::None,
-        Err(e) => return IntentEvidence::Damaged(e.to_string()),
-    };
-    match read_record::<Intent>(look, &path, journal::RECORD) {
-        Decoded::Ok(intent) => IntentEvidence::Open(Box::new(intent)),
-        Decoded::Newer { min_reader } => IntentEvidence::Newer(min_reader),
-        Decoded::Damaged(why) => IntentEvidence::Damaged(why),
     }
 }
 
@@ -296,10 +286,6 @@ fn nothing(config: &Database, clean: bool) -> DatabaseEvidence {
         schema_record: None,
         held_by: Vec::new(),
     }
-}
-
-fn holders(look: &dyn Look, location: &Path) -> Vec<String> {
-    ["", "-wal"].iter().flat_map(|suffix| look.holders(&side(location, suffix))).collect()
 }
 
 fn one_look(look: &dyn Look, config: &Database, request: &Request<'_>, clean: bool) -> DatabaseEvidence {
@@ -487,10 +473,4 @@ fn sensed_fold(facts: &LogFacts) -> Fold {
         sum: facts.commit_sum,
         mends: Vec::new(),
     }
-}
-
-/// Names of the operations kept in quarantine.
-pub fn quarantined(look: &dyn Look, settings: &Settings) -> Vec<String> {
-    let names = look.list(&settings.data_dir.join(journal::QUARANTINE)).unwrap_or_default();
-    names.into_iter().map(|n| n.to_string_lossy().into_owned()).collect()
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Context, alone, print, print_json};
+use super::work::Work;
+use super::{Context, print, print_json};
 use crate::audit::chain::{Anchor, ChainState, Verified};
 use crate::audit::dialect::Record;
 use crate::audit::events::{self, Event, Head, New};
@@ -362,18 +363,24 @@ fn log(context: &mut Context, action: &str, details: &str) -> Result<Exit, Error
     if [events::PRUNED, events::TORN, events::DAMAGED, events::FOLDED].contains(&action) {
         return Err(refuse(format!("the action {action:?} is our own")));
     }
-    let _lock = alone(context)?;
+    let mut work = Work::begin(context)?;
+    if let Err(e) = work.finish_open(context) {
+        // Our own journal can be written all the same; only the agent's chain has to wait.
+        log::warn!("{e}");
+    }
     let (by, at) = (context.by.clone(), context.machine.clock());
     let new = New { at, by, event: action.to_string(), op: String::new(), details: value };
     let settings = context.settings.clone();
     let cannot = |e: std::io::Error| Error::io(ErrorKind::Write, "cannot record the event", &settings.state_dir, &e);
-    let event = journal::append(&mut context.machine, &settings, &new).map_err(cannot)?;
-    finish(context, event.map(|e| e.seq))
+    let event = journal::append(&mut context.machine, &settings, &new).map_err(cannot);
+    let done = event.and_then(|e| finish(context, e.map(|e| e.seq)));
+    work.end(context, done)
 }
 
 fn fold(context: &mut Context) -> Result<Exit, Error> {
-    let _lock = alone(context)?;
-    finish(context, None)
+    let mut work = Work::begin(context)?;
+    let done = work.finish_open(context).and_then(|()| finish(context, None));
+    work.end(context, done)
 }
 
 fn finish(context: &mut Context, seq: Option<u64>) -> Result<Exit, Error> {

@@ -244,6 +244,16 @@ pub fn hook(invocation: &Invocation) -> Exit {
     if words.off {
         return Exit::OK;
     }
+    // Held by the forked line as well. Waiting for ever would stop a boot; so would two of us at one journal.
+    let _lock = match super::work::machine_lock(super::work::PATIENCE) {
+        Ok(lock) => lock,
+        Err(_) => {
+            init::say(
+                "pyvorin-recovery: another pyvorin-recovery is at work; nothing is done here, and the boot goes on",
+            );
+            return Exit::OPERATIONAL;
+        }
+    };
     let request = BootRequest { slot: None, dead: Vec::new(), recovery: words.recovery, choose_slot: false };
     let found = find_volumes(&settings, &[]);
     let told = match in_child(&settings, &found, &request, words.fault, &mut |line| log::info!("{line}")) {

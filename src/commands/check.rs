@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::work::Work;
 use super::{Context, print, print_json};
 use crate::boot::evidence::DirectoryFact;
 use crate::boot::report::{self, CheckReport};
@@ -45,7 +46,8 @@ fn foreign(index: usize, path: &Path) -> Database {
     }
 }
 
-fn request<'a>(settings: &'a Settings, scope: Scope, by: &'a str, holders: bool) -> sense::Request<'a> {
+/// A look at the databases alone, outside a boot.
+pub(super) fn request<'a>(settings: &'a Settings, scope: Scope, by: &'a str, holders: bool) -> sense::Request<'a> {
     sense::Request {
         settings,
         scope: Some(scope),
@@ -94,10 +96,20 @@ pub fn check(context: &Context, quick: bool, named: &[PathBuf]) -> Result<Exit, 
 
 /// The repair ladder over the configured or named databases.
 pub fn repair(context: &mut Context, plan_only: bool, named: &[PathBuf]) -> Result<Exit, Error> {
+    if plan_only {
+        return ladder(context, None, named);
+    }
+    let mut work = Work::begin(context)?;
+    // What a cut left open is finished by the line itself, as its first step.
+    let done = ladder(context, Some(&mut work), named);
+    work.end(context, done)
+}
+
+fn ladder(context: &mut Context, work: Option<&mut Work>, named: &[PathBuf]) -> Result<Exit, Error> {
     let settings = narrowed(&context.settings, named);
     let by = context.by.clone();
     let ask = request(&settings, Scope::Full, &by, true);
-    if plan_only {
+    let Some(work) = work else {
         let found = sense::data(context.machine.as_look(), &ask);
         let quarantined = sense::quarantined(context.machine.as_look(), &settings);
         let policy = plan::Policy {
@@ -110,8 +122,13 @@ pub fn repair(context: &mut Context, plan_only: bool, named: &[PathBuf]) -> Resu
         };
         print_json(&plan::data(&assess::assess(&found), &policy))?;
         return Ok(Exit::OK);
+    };
+    let mut line = boot::data_line(&mut context.machine, &settings, &ask, false, false, &mut |_| {});
+    let in_use = |d: &&assess::DatabaseVerdict| d.needs_repair && !d.held_by.is_empty();
+    let ours = |d: &assess::DatabaseVerdict| context.settings.databases.iter().any(|c| c.location == d.location);
+    if line.last.databases.iter().find(in_use).is_some_and(ours) && work.quiet(context)? {
+        line = boot::data_line(&mut context.machine, &settings, &ask, false, false, &mut |_| {});
     }
-    let line = boot::data_line(&mut context.machine, &settings, &ask, false, false, &mut |_| {});
     let by_name = |name: &str| line.last.databases.iter().find(|d| d.name == name);
     let databases: Vec<_> =
         line.first.databases.iter().map(|v| report::repaired(v, &line.outcomes, by_name(&v.name))).collect();

@@ -20,6 +20,7 @@ pub mod partition;
 mod rescue;
 pub mod run;
 pub mod scratch;
+pub mod service;
 pub mod switch;
 pub mod volume;
 
@@ -131,6 +132,10 @@ impl Look for LinuxMachine {
             Ok(bytes) => VolumeHead::Head(bytes),
             Err(e) => VolumeHead::Unreadable(format!("{}: {e}", volume.device.display())),
         }
+    }
+
+    fn volume_id(&self, dir: &Path) -> Option<String> {
+        volume::id_of(dir)
     }
 
     fn holders(&self, path: &Path) -> Vec<String> {

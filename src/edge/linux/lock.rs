@@ -1,5 +1,9 @@
-//! One of us at a time: flock(2) on the state directory itself, so that nothing is written to take it, a read-only file
-//! system has it too, and the kernel lets go of it however a process ends.
+//! One of us at a time: flock(2) on a directory itself, so that nothing is written to take it, a read-only file system has
+//! it too, and the kernel lets go of it however a process ends: a stale lock does not exist.
+//!
+//! Two directories, for two kinds of "here". The one in `/run` is this machine: `boot` takes it as well, because it mounts
+//! and unmounts the volumes, and an open directory of a volume would keep it busy. The state directory is the card, under
+//! whatever root it is mounted.
 
 use std::fs::{File, OpenOptions};
 use std::io;

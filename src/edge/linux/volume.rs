@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -11,6 +11,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::syncfs;
 
 use super::super::Access;
+use super::file;
+use crate::ext4::{FileSystem, HEAD_LEN};
+use crate::sqlite::read_vec;
 
 /// Attempts to unmount a busy volume, and the pause between two: a killed child may still be letting go.
 const ATTEMPTS: u32 = 20;
@@ -73,5 +76,18 @@ impl Volume {
     fn failed(&self, what: &str, e: Errno) -> io::Error {
         let why = format!("{what} volume {} ({} at {}): {e}", self.name, self.device.display(), self.target.display());
         io::Error::new(io::Error::from(e).kind(), why)
+    }
+}
+
+/// UUID of the ext4 file system that holds a directory, read from its block device; `None` without one that may be read.
+pub(super) fn id_of(dir: &Path) -> Option<String> {
+    let device = fs::metadata(dir).ok()?.dev();
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let facts = file::read_text(Path::new(&format!("/sys/dev/block/{major}:{minor}/uevent"))).ok()?;
+    let name = facts.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    let head = read_vec(&file::open_device(&Path::new("/dev").join(name)).ok()?, 0, HEAD_LEN).ok()?;
+    match FileSystem::detect(&head) {
+        FileSystem::Ext(superblock) => Some(superblock.uuid_text()),
+        _ => None,
     }
 }

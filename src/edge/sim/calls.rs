@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::{SimMachine, error};
 use crate::edge::{Access, FileKind, Look, Machine, SalvageJob, Stat, TableGain, TableRows, VolumeHead, engine};
+use crate::ext4::FileSystem;
 use crate::sqlite::ReadAt;
 use crate::sqlite::salvage::Report;
 use crate::sqlite::salvage::loss::TableLoss;
@@ -27,6 +28,16 @@ impl ReadAt for View<'_> {
 }
 
 impl Look for SimMachine {
+    fn volume_id(&self, dir: &Path) -> Option<String> {
+        match self.volume_of(dir)?.1.head() {
+            VolumeHead::Head(bytes) => match FileSystem::detect(&bytes) {
+                FileSystem::Ext(superblock) => Some(superblock.uuid_text()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     fn holders(&self, path: &Path) -> Vec<String> {
         self.held.get(path).cloned().into_iter().collect()
     }

@@ -260,6 +260,7 @@ fn evidence() -> Vec<Vec<u8>> {
                 state: DirectoryFact::Usable,
                 data: DirectoryFact::Usable,
                 free_bytes: 1 << 30,
+                data_uuid: String::new(),
                 intent: IntentEvidence::None,
                 mirror: false,
                 trials: Default::default(),
