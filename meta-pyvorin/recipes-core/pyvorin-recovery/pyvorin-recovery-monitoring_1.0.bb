@@ -26,3 +26,5 @@ do_install() {
     install -D -m 0644 ${UNPACKDIR}/alerts.yml ${D}${datadir}/pyvorin-recovery/monitoring/alerts.yml
     install -D -m 0644 ${UNPACKDIR}/dashboard.json ${D}${datadir}/pyvorin-recovery/monitoring/dashboard.json
 }
+
+FILES:${PN} = "${datadir}/pyvorin-recovery/monitoring"
