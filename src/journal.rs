@@ -81,6 +81,10 @@ pub struct Intent {
     /// What the journal of events is to say once it is done: a JSON object. Empty in records of older versions.
     #[serde(default)]
     pub note: String,
+    /// What the report is to say of it, should a later boot finish it: a JSON object. A repair that gave something up must
+    /// not look like a healthy database because the power was cut before its report was written. May be empty.
+    #[serde(default)]
+    pub outcome: String,
 }
 
 /// What was found of the journal.

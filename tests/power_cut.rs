@@ -183,7 +183,21 @@ struct Counts {
     gated: u32,
 }
 
-fn check(s: &Scenario, cut: SimMachine, old: &Set, new: &Set, what: &str, counts: &mut Counts) {
+/// What a report says was done, and how complete the result is, for each database.
+fn told(done: &boot::Boot, s: &Scenario) -> Vec<(Option<String>, Completeness)> {
+    let of = |name: &str| done.report.databases.iter().find(|d| d.path.ends_with(name)).unwrap();
+    s.files.iter().map(|(name, _, _)| (of(name).action.clone(), of(name).completeness)).collect()
+}
+
+struct Ends<'a> {
+    old: &'a Set,
+    new: &'a Set,
+    /// What the report of a boot that was not disturbed says.
+    told: &'a [(Option<String>, Completeness)],
+}
+
+fn check(s: &Scenario, cut: SimMachine, ends: &Ends<'_>, what: &str, counts: &mut Counts) {
+    let Ends { old, new, told: expected } = *ends;
     let after = cut.after_cut();
     counts.cuts += 1;
     let now = set(&after, s);
@@ -201,6 +215,11 @@ fn check(s: &Scenario, cut: SimMachine, old: &Set, new: &Set, what: &str, counts
     counts.boots += 1;
     assert_eq!(set(&again, s), *new, "{}: {what}: not the repaired state after the next boot", s.name);
     assert!(originals_somewhere(&again, s), "{}: {what}: an original is lost after the next boot", s.name);
+    // Whoever finishes a repair tells it, with what it lost: the report of the boot that began it went with the power.
+    // (What was finished and closed before the cut is told by the journal of events.)
+    for (i, one) in told(&done, s).iter().enumerate().filter(|(i, _)| now[*i] != new[*i]) {
+        assert_eq!(*one, expected[i], "{}: {what}: the next boot hides what was done", s.name);
+    }
     // A count of begun steps may stay when the cut fell behind the end of the operation: it is keyed by the state of
     // files that no longer exist, and a clean boot must not write only to remove it.
     for name in [format!("{DATA}/.pyvorin-intent"), format!("{STATE}/intent")] {
@@ -237,19 +256,20 @@ fn every_cut_leads_to_old_or_new_and_never_a_mix() {
             println!("{}: {actions:?}", s.name);
         }
         let (syncs, ops) = (whole.sync_count(), whole.op_count());
+        let ends = Ends { old: &old, new: &new, told: &told(&done, s) };
         for (mode, seed) in MODES {
             for n in 1..=syncs {
                 let mut m = machine(s);
                 m.cut_at(n, mode, seed);
                 run(&mut m);
                 assert!(m.is_cut());
-                check(s, m, &old, &new, &format!("cut at sync {n} of {syncs}, {mode:?} {seed}"), &mut counts);
+                check(s, m, &ends, &format!("cut at sync {n} of {syncs}, {mode:?} {seed}"), &mut counts);
             }
             for n in 1..=ops {
                 let mut m = machine(s);
                 m.cut_after_op(n, mode, seed);
                 run(&mut m);
-                check(s, m, &old, &new, &format!("cut after call {n} of {ops}, {mode:?} {seed}"), &mut counts);
+                check(s, m, &ends, &format!("cut after call {n} of {ops}, {mode:?} {seed}"), &mut counts);
             }
         }
         println!("{}: {syncs} syncs, {ops} changing calls, each cut in {} ways", s.name, MODES.len());
@@ -268,8 +288,9 @@ fn a_second_cut_during_the_next_boot_changes_nothing_of_that() {
     let s = &all[0];
     let mut whole = machine(s);
     let old = set(&whole, s);
-    run(&mut whole);
+    let done = run(&mut whole);
     let new = set(&whole, s);
+    let ends = Ends { old: &old, new: &new, told: &told(&done, s) };
     for first in 1..=whole.sync_count() {
         for second in [1, 2, 3, 5, 8, 13, 21] {
             let mut m = machine(s);
@@ -278,7 +299,7 @@ fn a_second_cut_during_the_next_boot_changes_nothing_of_that() {
             let mut m = m.after_cut();
             m.cut_at(second, CutMode::Torn, second);
             run(&mut m);
-            check(s, m, &old, &new, &format!("cut at sync {first}, then at sync {second}"), &mut counts);
+            check(s, m, &ends, &format!("cut at sync {first}, then at sync {second}"), &mut counts);
         }
     }
     println!("{} double cuts", counts.cuts);

@@ -42,7 +42,7 @@ pub fn run(machine: &mut dyn Machine, settings: &Settings, plan: &Plan) -> Vec<O
                 database.as_ref().map_or(String::new(), |d| format!(" {d}"))
             ));
             match attach(machine, step).and_then(|()| one(machine, settings, step)) {
-                Ok(detail) => StepResult::Done(detail),
+                Ok(detail) => StepResult::Done(Box::new(detail)),
                 Err(e) => StepResult::Failed(e.to_string()),
             }
         };

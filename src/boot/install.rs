@@ -59,8 +59,9 @@ pub fn resume(machine: &mut dyn Machine, settings: &Settings, op: &str) -> io::R
         let text = "the staged file was lost; the originals were put back from quarantine";
         return Ok(Detail { text: text.to_string(), ..Detail::default() });
     }
-    let mut detail = forward(machine, settings, &mut intent)?;
-    detail.action = Some("finished".to_string());
+    let done = forward(machine, settings, &mut intent)?;
+    let mut detail: Detail = serde_json::from_str(&intent.outcome).unwrap_or(done);
+    detail.action = detail.action.or_else(|| Some("finished".to_string()));
     detail.text = format!("an operation interrupted by a power cut was finished ({op})");
     Ok(detail)
 }

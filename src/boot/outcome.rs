@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::assess::StructureVerdict;
 use crate::edge::{TableGain, TableRows};
 use crate::sqlite::judge::{Completeness, Proof};
 use crate::sqlite::salvage::TableReport;
@@ -26,7 +27,7 @@ pub struct Outcome {
 #[serde(rename_all = "kebab-case")]
 pub enum StepResult {
     /// Done.
-    Done(Detail),
+    Done(Box<Detail>),
     /// Not run because an earlier step of the same database failed.
     Skipped(String),
     /// Failed; nothing it had begun is visible to the OS.
@@ -68,4 +69,18 @@ pub struct Detail {
     /// How exact the result is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub proof: Option<Box<Proof>>,
+    /// Set where an earlier run had built this and a cut of power left the rest to us.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub resumed: Option<Box<Resumed>>,
+}
+
+/// The database of an operation that is finished later than it was begun, as it was found then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Its name.
+    pub database: String,
+    /// First axis.
+    pub structure: StructureVerdict,
+    /// Second axis.
+    pub completeness: Completeness,
 }

@@ -199,6 +199,7 @@ fn repair(
     let build = Build {
         op: op.clone(),
         database: v.name.clone(),
+        found: (v.structure, v.completeness),
         path: v.location.clone(),
         source: if v.files.present { kept(&v.location) } else { None },
         log: if v.files.log { kept(&log) } else { None },

@@ -406,6 +406,7 @@ fn prepare(
             retire,
         }],
         note: note.to_string(),
+        outcome: String::new(),
     };
     make_dirs(machine, &settings.state_dir)?;
     durable::replace(machine, &settings.state_dir.join(journal::FILE), &record::encode(journal::RECORD, &intent))?;

@@ -203,8 +203,21 @@ pub fn repaired(v: &DatabaseVerdict, outcomes: &[Outcome], now: Option<&Database
         _ => None,
     };
     report.quarantine = details("preserve").and_then(|d| d.quarantine);
-    let (built, installed) = (details("build"), details("install").is_some());
-    if let (Some(built), true) = (&built, installed) {
+    let mut before = (v.structure, v.completeness);
+    let mut built = details("build").filter(|_| details("install").is_some());
+    if built.is_none() {
+        // Begun before a cut of power and finished in this run: what is told is told of both.
+        let finished = outcomes.iter().find_map(|o| match &o.result {
+            StepResult::Done(detail) => detail.resumed.as_ref().filter(|r| r.database == v.name).map(|r| (r, detail)),
+            _ => None,
+        });
+        if let Some((resumed, detail)) = finished {
+            before = (resumed.structure, resumed.completeness);
+            report.quarantine.clone_from(&detail.quarantine);
+            built = Some(detail.clone());
+        }
+    }
+    if let Some(built) = &built {
         let complete = built.completeness == Some(Completeness::Complete);
         let rows = |t: &crate::edge::TableRows| TableReport {
             name: t.table.clone(),
@@ -220,8 +233,8 @@ pub fn repaired(v: &DatabaseVerdict, outcomes: &[Outcome], now: Option<&Database
         report.lost_and_found = (built.lost_and_found > 0).then_some(built.lost_and_found);
         report.loss_manifest = built.manifest.clone();
         report.found = Some(Found {
-            structure: v.structure,
-            completeness: v.completeness,
+            structure: before.0,
+            completeness: before.1,
             frames_lost: built.frames_lost,
             in_doubt: built.in_doubt,
         });

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::act::{make_dirs, sha256};
 use super::chain;
-use super::outcome::Detail;
+use super::outcome::{Detail, Resumed};
 use super::rebuild;
 use super::step::Build;
 use crate::config::{Rung, Settings};
@@ -17,6 +17,9 @@ use crate::sqlite::overlay::Fold;
 use crate::sqlite::read_vec;
 use crate::sqlite::rollback::Rollback;
 use crate::sqlite::wal;
+
+/// Longest outcome kept in an intent: both it and its mirror are records.
+const MAX_OUTCOME: usize = 256 << 10;
 
 /// Builds the first candidate that the engine calls sound and writes PREPARED. The outer error: could not build, which
 /// may be different the next time; the inner: every candidate was built and refused.
@@ -157,8 +160,9 @@ fn prepare(
     build: &Build,
     candidate: &Candidate,
     staged: &Path,
-    detail: Detail,
+    built: Detail,
 ) -> io::Result<Detail> {
+    let detail = told(candidate, built);
     machine.set_owner(staged, build.owner.0, build.owner.1, build.mode)?;
     machine.sync_file(staged)?;
     machine.sync_dir(&build.stage)?;
@@ -182,6 +186,7 @@ fn prepare(
             retire: build.retire.clone(),
         }],
         note: note(machine.as_look(), build, candidate, staged, &detail),
+        outcome: resumed(build, &detail),
     };
     make_dirs(machine, &settings.state_dir)?;
     let record = settings.state_dir.join(journal::FILE);
@@ -190,7 +195,12 @@ fn prepare(
         return Err(io::Error::other("another operation is still open; it is finished first, at the next boot"));
     }
     durable::replace(machine, &record, &record::encode(journal::RECORD, &intent))?;
-    Ok(Detail {
+    Ok(detail)
+}
+
+/// What was built, as the report tells it.
+fn told(candidate: &Candidate, detail: Detail) -> Detail {
+    Detail {
         text: match detail.text.as_str() {
             "" => format!("{} candidate built and checked", word(candidate)),
             built => format!("{built}; the result is checked"),
@@ -201,7 +211,17 @@ fn prepare(
         in_doubt: candidate.in_doubt,
         proof: Some(Box::new(candidate.proof.clone())),
         ..detail
-    })
+    }
+}
+
+/// The same, for whoever finishes the operation after a cut: with where the originals are, and what was found.
+fn resumed(build: &Build, detail: &Detail) -> String {
+    let (structure, completeness) = build.found;
+    let resumed = Some(Box::new(Resumed { database: build.database.clone(), structure, completeness }));
+    let quarantine = build.source.as_ref().or(build.log.as_ref()).and_then(|p| p.parent()).map(Path::to_path_buf);
+    let text = serde_json::to_string(&Detail { resumed, quarantine, ..detail.clone() }).unwrap_or_default();
+    // A record has a limit; the report of a cut repair may then say less, the journal of events says it all the same.
+    if text.len() > MAX_OUTCOME { String::new() } else { text }
 }
 
 /// What the journal of events says of a repair: what was done, what was lost, where the originals are.

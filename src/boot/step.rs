@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::assess::StructureVerdict;
 use super::evidence::FsckLevel;
 use crate::slots::Slot;
-use crate::sqlite::judge::Candidate;
+use crate::sqlite::judge::{Candidate, Completeness};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +88,8 @@ pub struct Build {
     pub op: String,
     /// Database.
     pub database: String,
+    /// Its two axes as they were found.
+    pub found: (StructureVerdict, Completeness),
     /// The path to replace in the end.
     pub path: PathBuf,
     /// The preserved database file; `None` when there was none.
