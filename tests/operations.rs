@@ -67,6 +67,7 @@ fn open(site: &Site, phase: Phase) -> Vec<u8> {
             retire: vec![],
         }],
         note: "{}".into(),
+        outcome: String::new(),
     };
     let bytes = record::encode(RECORD, &intent);
     if phase >= Phase::Commit {

@@ -35,7 +35,7 @@ pub fn finish(machine: &mut dyn Machine, ask: &sense::Request<'_>) -> Result<Opt
         return Err(refuse(&why, "check both directories, then start the machine again"));
     }
     match act::run(machine, settings, &plan).pop().map(|o| o.result) {
-        Some(StepResult::Done(detail)) => Ok(Some(detail)),
+        Some(StepResult::Done(detail)) => Ok(Some(*detail)),
         Some(StepResult::Failed(why) | StepResult::Skipped(why)) => Err(refuse(
             &format!("{op}: {why}"),
             "stop what uses the databases and try again, or start the machine again",

@@ -27,4 +27,4 @@ do_install() {
     install -D -m 0644 ${UNPACKDIR}/dashboard.json ${D}${datadir}/pyvorin-recovery/monitoring/dashboard.json
 }
 
-FILES:${PN} = "${datadir}/pyvorin-recovery/monitoring"
+FILES:${PN} += "${datadir}/pyvorin-recovery/monitoring"
