@@ -103,19 +103,12 @@ pub fn run(
 ) -> Boot {
     let started = machine.uptime_ms();
     let mut ask = sense::Request {
-        settings,
         scope: None,
         budget_ms: Some(settings.check_budget_ms),
-        only: &[],
-        by: "unattended",
-        checks: &[],
-        unclean: false,
-        volumes: &[],
-        unattached: &[],
-        holders: false,
         slots: request.choose_slot,
         dead: &request.dead,
         asked: request.slot,
+        ..sense::Request::new(settings, "unattended")
     };
     let mut checks: Vec<(String, FsckLevel, i32)> = Vec::new();
     let mut outcomes: Vec<Outcome> = Vec::new();

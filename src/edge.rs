@@ -7,6 +7,7 @@
 //! [`linux`] talks to the kernel. [`sim`] is a machine in memory whose disk cuts the power at the n-th sync and applies,
 //! drops or tears every write that was not yet durable: the same `act` runs on both.
 
+pub mod crew;
 pub mod durable;
 pub mod engine;
 pub mod linux;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::sqlite::ReadAt;
+use crate::sqlite::check::{Alone, Crew};
 use crate::sqlite::overlay::Fold;
 use crate::sqlite::salvage::loss::TableLoss;
 use crate::sqlite::salvage::{Input, Report, SavedSchema};
@@ -72,6 +74,10 @@ pub trait Look {
     /// randomness give the same one each time: the sums are then as good against chance, and not against intent.
     fn secret(&self) -> [u64; 2] {
         [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344]
+    }
+    /// Who does the work of a full check.
+    fn crew(&self) -> &dyn Crew {
+        &Alone
     }
     /// Bytes an unprivileged writer may still allocate on the volume of `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;

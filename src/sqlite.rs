@@ -30,8 +30,8 @@ pub mod wal;
 
 use std::io;
 
-/// Positioned reads from a file, a device or a byte slice.
-pub trait ReadAt {
+/// Positioned reads from a file, a device or a byte slice. Several threads may read at once.
+pub trait ReadAt: Sync {
     /// Length in bytes.
     fn size(&self) -> u64;
     /// Reads up to `buf.len()` bytes at `offset`; short only at the end.

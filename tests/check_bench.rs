@@ -120,11 +120,14 @@ fn task() {
         }
         _ => {
             // The product itself, as the command line runs it.
+            use pyvorin_recovery::edge::crew::Threads;
             use pyvorin_recovery::edge::linux::file;
             use pyvorin_recovery::sqlite::check::{Scope, SumKey, check_keyed};
             use pyvorin_recovery::sqlite::overlay::Overlay;
             let db = file::open(&path).unwrap();
-            let found = check_keyed(&Overlay::alone(&db, 4096), Scope::Full, SumKey([1, 2]), &mut |_, _| true).unwrap();
+            let crew = Threads::available();
+            let found =
+                check_keyed(&Overlay::alone(&db, 4096), Scope::Full, SumKey([1, 2]), &crew, &mut |_, _| true).unwrap();
             assert!(found.sound(), "{:?}", found.findings);
             assert!(found.coverage.for_engine.iter().all(|d| d.table.is_none()), "{:?}", found.coverage.for_engine);
             assert_eq!(found.coverage.natively.len(), 5, "{:?}", found.coverage.natively);

@@ -18,7 +18,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use pyvorin_recovery::edge::engine;
-use pyvorin_recovery::sqlite::check::{Scope, Structure, SumKey, check_keyed};
+use pyvorin_recovery::sqlite::check::{Alone, Scope, Structure, SumKey, check_keyed};
 use pyvorin_recovery::sqlite::overlay::{Fold, Overlay};
 use pyvorin_recovery::sqlite::wal;
 use rusqlite::Connection;
@@ -31,7 +31,7 @@ fn key(seed: u64) -> SumKey {
 }
 
 fn full(source: &Overlay<'_>, seed: u64) -> Structure {
-    check_keyed(source, Scope::Full, key(seed), &mut |_, _| true).unwrap()
+    check_keyed(source, Scope::Full, key(seed), &Alone, &mut |_, _| true).unwrap()
 }
 
 fn page_size(db: &[u8]) -> u32 {

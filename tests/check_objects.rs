@@ -17,14 +17,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pyvorin_recovery::sqlite::check::{ObjectKind, Scope, Structure, SumKey, check_keyed};
+use pyvorin_recovery::sqlite::check::{Alone, ObjectKind, Scope, Structure, SumKey, check_keyed};
 use pyvorin_recovery::sqlite::overlay::Overlay;
 use rusqlite::Connection;
 use support::site::Scratch;
 
 fn full(path: &Path) -> Structure {
     let bytes = std::fs::read(path).unwrap();
-    check_keyed(&Overlay::alone(&bytes, 4096), Scope::Full, SumKey([3, 5]), &mut |_, _| true).unwrap()
+    check_keyed(&Overlay::alone(&bytes, 4096), Scope::Full, SumKey([3, 5]), &Alone, &mut |_, _| true).unwrap()
 }
 
 fn codes(s: &Structure) -> Vec<&str> {

@@ -104,14 +104,7 @@ fn base(d: &DatabaseEvidence, log: &LogVerdict) -> Fold {
         WalEvidence::Present(facts)
             if facts.committed > 0 && matches!(log.state, WalState::Sound | WalState::TornTail) =>
         {
-            Fold {
-                page_size: facts.page_size,
-                frames: vec![(1, facts.committed)],
-                upto: facts.committed,
-                pages: facts.commit_pages,
-                sum: facts.commit_sum,
-                mends: Vec::new(),
-            }
+            facts.fold()
         }
         _ => Fold::nothing(page_size),
     }

@@ -2,18 +2,17 @@
 
 mod logs;
 mod operation;
+mod request;
 
 pub use operation::{holders, operation, quarantined};
+pub use request::Request;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-use super::evidence::{
-    DatabaseEvidence, DirectoryFact, Evidence, FileFact, FsckLevel, SlotsEvidence, VolumeEvidence, VolumeFact,
-};
-
+use super::evidence::{DatabaseEvidence, DirectoryFact, Evidence, FileFact, SlotsEvidence, VolumeEvidence, VolumeFact};
 use super::plan::side;
 use super::saved;
 use crate::config::{Database, Settings, SlotBackend};
@@ -21,13 +20,12 @@ use crate::edge::{FileKind, Look, Stat, VolumeHead};
 use crate::ext4::FileSystem;
 use crate::journal::{self, IntentEvidence};
 use crate::record::{self, Decoded};
-use crate::slots::Slot;
 use crate::slots::file as slot_file;
 use crate::sqlite::check::{self, Scope, Structure, SumKey};
 use crate::sqlite::foreign;
 use crate::sqlite::header::{self, Header, HeaderFault};
-use crate::sqlite::observe::{self, LogFacts, ShmState, WalEvidence};
-use crate::sqlite::overlay::{Fold, Overlay};
+use crate::sqlite::observe::{self, ShmState, WalEvidence};
+use crate::sqlite::overlay::Overlay;
 use crate::sqlite::rollback::{JournalEvidence, Rollback};
 use crate::sqlite::wal::WalScan;
 use crate::sqlite::{ReadAt, read_vec};
@@ -42,37 +40,6 @@ const MAX_RECORD: u64 = 1 << 20;
 const PROGRESS: u32 = 64 << 20;
 /// Looks at a database that keeps changing before it is called moving.
 const LOOKS: u32 = 3;
-
-/// What a pass is asked to look at.
-#[derive(Clone, Debug)]
-pub struct Request<'a> {
-    /// Settings.
-    pub settings: &'a Settings,
-    /// Scope for every database; `None`: quick after a clean shutdown with a sound log, else full.
-    pub scope: Option<Scope>,
-    /// Milliseconds a full check may take; `None`: as long as it takes.
-    pub budget_ms: Option<u64>,
-    /// Only these databases (by path as configured or as located); empty: all.
-    pub only: &'a [std::path::PathBuf],
-    /// Who asked.
-    pub by: &'a str,
-    /// e2fsck runs of this boot.
-    pub checks: &'a [(String, FsckLevel, i32)],
-    /// True when a volume was found unclean earlier in this boot.
-    pub unclean: bool,
-    /// The volumes as they were before they were attached: attaching read-write makes any volume look unclean.
-    pub volumes: &'a [VolumeEvidence],
-    /// Volumes that could not be attached, with the reason.
-    pub unattached: &'a [(String, String)],
-    /// True when a repair may follow: then it matters who has the files open.
-    pub holders: bool,
-    /// True in the boot flow, where slots are looked at.
-    pub slots: bool,
-    /// Slots that could not be started in this boot.
-    pub dead: &'a [Slot],
-    /// Slot asked for on the kernel command line.
-    pub asked: Option<Slot>,
-}
 
 /// The volumes, as bytes, before anything is attached.
 pub fn volumes(look: &dyn Look, request: &Request<'_>) -> Evidence {
@@ -419,8 +386,8 @@ fn structure(
         && facts.committed > 0
     {
         let log = look.open(&side(location, "-wal"))?;
-        let source = Overlay::folded(db, &*log, scan, &sensed_fold(facts));
-        return check::check_keyed(&source, d.scope, key, &mut go_on).map(Some);
+        let source = Overlay::folded(db, &*log, scan, &facts.fold());
+        return check::check_keyed(&source, d.scope, key, look.crew(), &mut go_on).map(Some);
     }
     let Some(db) = db else { return Ok(None) };
     if let (JournalEvidence::Hot(facts), true) = (&d.journal, d.hot_journal)
@@ -430,13 +397,13 @@ fn structure(
         let journal = look.open(&side(location, "-journal"))?;
         let back = Rollback { page_size: facts.page_size, pages: facts.pages, images: facts.images.clone() };
         let source = Overlay::rolled_back(db, &*journal, &back);
-        return check::check_keyed(&source, d.scope, key, &mut go_on).map(Some);
+        return check::check_keyed(&source, d.scope, key, look.crew(), &mut go_on).map(Some);
     }
     let page_size = match &d.header {
         Some(Ok(h)) => h.page_size,
         _ => 4096,
     };
-    check::check_keyed(&Overlay::alone(db, page_size), d.scope, key, &mut go_on).map(Some)
+    check::check_keyed(&Overlay::alone(db, page_size), d.scope, key, look.crew(), &mut go_on).map(Some)
 }
 
 /// Opens a database again as it was sensed, with the same frames laid over it; `None` when there is nothing to open or
@@ -453,7 +420,7 @@ pub fn overlaid<T>(
     {
         let log = look.open(&side(&d.location, "-wal"))?;
         let scan = crate::sqlite::wal::scan(&*log, Some(facts.page_size))?;
-        let fold = sensed_fold(facts);
+        let fold = facts.fold();
         if scan.frame(fold.upto).map(|f| f.stored) != Some(fold.sum) {
             return Ok(None);
         }
@@ -461,16 +428,4 @@ pub fn overlaid<T>(
     }
     let (Some(db), Some(Ok(header))) = (db, &d.header) else { return Ok(None) };
     f(&Overlay::alone(db, header.page_size)).map(Some)
-}
-
-/// The committed frames of the valid chain.
-fn sensed_fold(facts: &LogFacts) -> Fold {
-    Fold {
-        page_size: facts.page_size,
-        frames: vec![(1, facts.committed)],
-        upto: facts.committed,
-        pages: facts.commit_pages,
-        sum: facts.commit_sum,
-        mends: Vec::new(),
-    }
 }

@@ -47,34 +47,13 @@ pub fn find(
 ) -> io::Result<Found> {
     let mut narrow = settings.clone();
     narrow.databases = vec![database.clone()];
-    let request = Request {
-        settings: &narrow,
-        scope: Some(scope),
-        budget_ms: None,
-        only: &[],
-        by,
-        checks: &[],
-        unclean: false,
-        volumes: &[],
-        unattached: &[],
-        holders,
-        slots: false,
-        dead: &[],
-        asked: None,
-    };
+    let request = Request { scope: Some(scope), holders, ..Request::new(&narrow, by) };
     let evidence = sense::data(look, &request);
     let assessed = assess::assess(&evidence);
     let facts = evidence.databases.first().map(|d| (d.wal.clone(), d.header.clone()));
     let page_size = facts.as_ref().and_then(|(_, h)| h.clone()).and_then(Result::ok).map_or(4096, |h| h.page_size);
     let committed = match facts.map(|(w, _)| w) {
-        Some(WalEvidence::Present(f)) if f.committed > 0 => Fold {
-            page_size: f.page_size,
-            frames: vec![(1, f.committed)],
-            upto: f.committed,
-            pages: f.commit_pages,
-            sum: f.commit_sum,
-            mends: Vec::new(),
-        },
+        Some(WalEvidence::Present(f)) if f.committed > 0 => f.fold(),
         _ => Fold::nothing(page_size),
     };
     let verdict = assessed.databases.into_iter().next();

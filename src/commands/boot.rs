@@ -19,7 +19,6 @@ use crate::edge::Machine;
 use crate::edge::linux::child::{ChildEnd, Limits, Teller};
 use crate::edge::linux::{LinuxMachine, Volume, block, child, file, init};
 use crate::error::{Error, ErrorKind, Exit};
-use crate::slots::Slot;
 
 /// Address space of the child that runs the line: the log scanner's bound and the engine's cache fit several times.
 const MEMORY: u64 = 1 << 30;
@@ -285,19 +284,11 @@ fn failed(why: &str) -> Exit {
 pub fn plan(context: &mut Context, from: Option<&Path>) -> Result<Exit, Error> {
     let settings = &context.settings;
     let ask = sense::Request {
-        settings,
         scope: None,
         budget_ms: Some(settings.check_budget_ms),
-        only: &[],
-        by: &context.by,
-        checks: &[],
-        unclean: false,
-        volumes: &[],
-        unattached: &[],
         holders: true,
         slots: true,
-        dead: &[] as &[Slot],
-        asked: None,
+        ..sense::Request::new(settings, &context.by)
     };
     let found = match from {
         None => sense::data(context.machine.as_look(), &ask),

@@ -6,6 +6,7 @@ use super::work::Work;
 use super::{Context, print, print_json};
 use crate::boot::evidence::DirectoryFact;
 use crate::boot::report::{self, CheckReport};
+use crate::boot::sense::Request;
 use crate::boot::{self, assess, delegate, plan, sense};
 use crate::config::{Database, DatabaseKind, Settings};
 use crate::edge::Machine;
@@ -46,31 +47,12 @@ fn foreign(index: usize, path: &Path) -> Database {
     }
 }
 
-/// A look at the databases alone, outside a boot.
-pub(super) fn request<'a>(settings: &'a Settings, scope: Scope, by: &'a str, holders: bool) -> sense::Request<'a> {
-    sense::Request {
-        settings,
-        scope: Some(scope),
-        budget_ms: None,
-        only: &[],
-        by,
-        checks: &[],
-        unclean: false,
-        volumes: &[],
-        unattached: &[],
-        holders,
-        slots: false,
-        dead: &[],
-        asked: None,
-    }
-}
-
 /// Verdicts; changes nothing, not even a `-shm` file.
 pub fn check(context: &Context, quick: bool, named: &[PathBuf]) -> Result<Exit, Error> {
     let settings = narrowed(&context.settings, named);
     let scope = if quick { Scope::Quick } else { Scope::Full };
     let look = context.machine.as_look();
-    let mut found = sense::data(look, &request(&settings, scope, &context.by, false));
+    let mut found = sense::data(look, &Request { scope: Some(scope), ..Request::new(&settings, &context.by) });
     for database in &mut found.databases {
         delegate::engine_part(database, &|| look.uptime_ms(), &mut |d, tables| {
             sense::overlaid(look, d, |source| scratch::check_objects(look, source, tables))
@@ -108,7 +90,7 @@ pub fn repair(context: &mut Context, plan_only: bool, named: &[PathBuf]) -> Resu
 fn ladder(context: &mut Context, work: Option<&mut Work>, named: &[PathBuf]) -> Result<Exit, Error> {
     let settings = narrowed(&context.settings, named);
     let by = context.by.clone();
-    let ask = request(&settings, Scope::Full, &by, true);
+    let ask = Request { holders: true, ..Request::new(&settings, &by) };
     let Some(work) = work else {
         let found = sense::data(context.machine.as_look(), &ask);
         let quarantined = sense::quarantined(context.machine.as_look(), &settings);

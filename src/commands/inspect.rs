@@ -9,7 +9,7 @@ use crate::boot::evidence::FileFact;
 use crate::boot::{assess, report, sense};
 use crate::edge::Machine;
 use crate::error::{Error, Exit};
-use crate::sqlite::check::{SchemaEntry, Scope};
+use crate::sqlite::check::SchemaEntry;
 use crate::sqlite::header::Header;
 use crate::sqlite::observe::ShmState;
 
@@ -33,21 +33,7 @@ struct Inspection {
 pub fn inspect(context: &Context, database: &Path) -> Result<Exit, Error> {
     let named = [database.to_path_buf()];
     let settings = super::check::narrowed(&context.settings, &named);
-    let request = sense::Request {
-        settings: &settings,
-        scope: Some(Scope::Full),
-        budget_ms: None,
-        only: &[],
-        by: &context.by,
-        checks: &[],
-        unclean: false,
-        volumes: &[],
-        unattached: &[],
-        holders: false,
-        slots: false,
-        dead: &[],
-        asked: None,
-    };
+    let request = sense::Request::new(&settings, &context.by);
     let found = sense::data(context.machine.as_look(), &request);
     let mut assessed = assess::assess(&found);
     let mut exit = report::check_exit(&assessed.databases);

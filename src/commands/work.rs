@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::check::request;
 use super::{Context, RUN, complain};
 use crate::boot::{open, sense};
 use crate::edge::linux::lock::{self, Lock};
@@ -95,7 +94,8 @@ impl Work {
     /// Finishes what is open, with the agent stopped.
     pub fn finish_open(&mut self, context: &mut Context) -> Result<(), Error> {
         let (settings, by) = (context.settings.clone(), context.by.clone());
-        let request = request(&settings, Scope::Quick, &by, true);
+        let request =
+            sense::Request { scope: Some(Scope::Quick), holders: true, ..sense::Request::new(&settings, &by) };
         if sense::operation(context.machine.as_look(), &request).intent == IntentEvidence::None {
             return Ok(());
         }

@@ -36,7 +36,9 @@ use std::time::Duration;
 use nix::sys::statvfs::statvfs;
 use nix::time::{ClockId, clock_gettime};
 
+use super::crew::Threads;
 use super::{Access, FileKind, Look, Machine, SalvageJob, Stat, TableGain, TableRows, VolumeHead, engine};
+use crate::sqlite::check::Crew;
 use crate::sqlite::salvage::Report;
 use crate::sqlite::salvage::loss::TableLoss;
 use crate::sqlite::{ReadAt, read_vec};
@@ -56,6 +58,7 @@ pub struct LinuxMachine {
     missing: Vec<(String, String)>,
     fsck: PathBuf,
     progress: Box<dyn Fn(&str)>,
+    crew: Threads,
 }
 
 impl LinuxMachine {
@@ -69,6 +72,7 @@ impl LinuxMachine {
             missing: Vec::new(),
             fsck: PathBuf::from("/sbin/e2fsck"),
             progress,
+            crew: Threads::available(),
         }
     }
 
@@ -122,6 +126,10 @@ fn engine_limit(bytes: u64) -> Duration {
 }
 
 impl Look for LinuxMachine {
+    fn crew(&self) -> &dyn Crew {
+        &self.crew
+    }
+
     fn volume_head(&self, name: &str) -> VolumeHead {
         if let Some((_, why)) = self.missing.iter().find(|(missing, _)| missing == name) {
             return VolumeHead::Missing(why.clone());

@@ -9,21 +9,26 @@
 mod accounts;
 mod collect;
 mod compare;
+mod crew;
 mod entries;
+mod judge;
 mod keys;
 mod leaves;
 mod lists;
 mod objects;
 mod pages;
-pub(super) mod pass;
+mod pass;
 mod rows;
+mod stream;
 mod sums;
+mod tally;
 mod walk;
 
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
+pub use crew::{Alone, Crew};
 pub use sums::SumKey;
 
 use super::bytes::be32;
@@ -174,15 +179,18 @@ impl Structure {
 /// Checks a database with a key that is the same for every run: for tests and for files nobody made to deceive us.
 /// `may_go_on` is asked now and then during a full check.
 pub fn check(source: &Overlay<'_>, scope: Scope, may_go_on: &mut dyn FnMut() -> bool) -> io::Result<Structure> {
-    check_keyed(source, scope, SumKey([0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344]), &mut |_, _| may_go_on())
+    let key = SumKey([0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344]);
+    check_keyed(source, scope, key, &Alone, &mut |_, _| may_go_on())
 }
 
-/// Checks a database. `key` is the secret of this run for the sums. `may_go_on` is told how many pages of how many were
-/// read in order (0 before that) and ends the check early by answering false.
+/// Checks a database. `key` is the secret of this run for the sums; `crew` does the work. `may_go_on` is told how many
+/// pages of how many were read in order (0 before that) and ends the check early by answering false. An error means that
+/// not even page 1 could be read; a failed read of any other page is a finding, and the rest is looked at all the same.
 pub fn check_keyed(
     source: &Overlay<'_>,
     scope: Scope,
     key: SumKey,
+    crew: &dyn Crew,
     may_go_on: &mut dyn FnMut(u32, u32) -> bool,
 ) -> io::Result<Structure> {
     let mut result = Structure {
@@ -228,28 +236,28 @@ pub fn check_keyed(
         whole(&mut result, "file-truncated", text);
     }
     let geometry = Geometry::new(header.page_size - u32::from(header.reserved));
-    let schema = entries::read(source, &geometry, header.encoding, &mut || may_go_on(0, pages))?;
+    let schema = entries::read(source, &geometry, header.encoding, &mut || may_go_on(0, pages));
     let (trees, coverage) = objects::plan(&schema.entries, header.schema_format);
     result.schema = schema.entries;
     let env = Env { source, header: &header, geometry, trees, keyed: Keyed::new(key) };
-    let mut pass = Pass::new(&env, pages, may_go_on);
+    let mut pass = Pass::new(&env, pages, crew, may_go_on);
     for (page, fault) in schema.faults {
-        pass.found.error(About::Other(ObjectKind::Schema), "schema-damaged", page, || fault);
+        pass.tally.found.error(About::Other(ObjectKind::Schema), "schema-damaged", page, || fault);
     }
     match scope {
-        Scope::Quick => pass.quick()?,
-        Scope::Full => pass.full()?,
+        Scope::Quick => pass.quick(),
+        Scope::Full => pass.full(),
     }
-    if scope == Scope::Full && !pass.out_of_time {
+    if scope == Scope::Full && !pass.tally.out_of_time {
         for (tree, spec) in env.trees.iter().enumerate() {
             if let Some(entry) = spec.entry.and_then(|i| result.schema.get_mut(i)) {
-                entry.entries = pass.counts.get(tree).copied();
+                entry.entries = pass.tally.counts.get(tree).copied();
             }
         }
         result.coverage = covered(coverage, &env.trees, &pass);
     }
-    result.out_of_time = pass.out_of_time;
-    let found = std::mem::take(&mut pass.found);
+    result.out_of_time = pass.tally.out_of_time;
+    let found = std::mem::take(&mut pass.tally.found);
     let (mut findings, mut damaged) = found.end(&env.trees);
     result.findings.append(&mut findings);
     result.damaged.append(&mut damaged);
@@ -258,7 +266,7 @@ pub fn check_keyed(
 
 /// The coverage as planned, less what turned out on the way to need the engine.
 fn covered(mut coverage: Coverage, trees: &[TreeSpec], pass: &Pass<'_, '_>) -> Coverage {
-    for (tree, why) in &pass.skipped {
+    for (tree, why) in &pass.tally.skipped {
         let Some(spec) = trees.get(*tree) else { continue };
         coverage.natively.retain(|n| *n != spec.name);
         let table = spec.table.and_then(|t| trees.get(t)).unwrap_or(spec);
@@ -269,34 +277,35 @@ fn covered(mut coverage: Coverage, trees: &[TreeSpec], pass: &Pass<'_, '_>) -> C
 
 impl Pass<'_, '_> {
     /// Every page.
-    fn full(&mut self) -> io::Result<()> {
+    fn full(&mut self) {
         self.fixed();
-        self.freelist()?;
+        self.freelist();
         for tree in 0..self.env.trees.len() {
-            self.walk(tree)?;
+            self.walk(tree);
         }
-        self.stream()?;
-        if self.out_of_time {
-            return Ok(());
+        self.stream();
+        if self.tally.out_of_time {
+            return;
         }
         self.walk_chains();
-        self.pointer_maps()?;
-        self.compare()?;
+        self.pointer_maps();
+        self.compare();
         self.unused();
         self.text_notes();
-        Ok(())
     }
 
     /// Root pages and the freelist head alone.
-    fn quick(&mut self) -> io::Result<()> {
+    fn quick(&mut self) {
         for (tree, spec) in self.env.trees.iter().enumerate() {
-            if self.out_of_time || !self.claim(About::Tree(tree), spec.root, accounts::Owner::Leaf(tree), &spec.name) {
+            if self.tally.out_of_time
+                || !self.claim(About::Tree(tree), spec.root, accounts::Owner::Leaf(tree), &spec.name)
+            {
                 continue;
             }
-            let image = self.read(spec.root)?.unwrap_or_default();
+            let image = self.read(spec.root).unwrap_or_default();
             let ok =
                 Tree::parse(&image, spec.root, &self.env.geometry).is_ok_and(|t| t.kind.is_table() == spec.by_rowid);
-            if !ok && !self.out_of_time {
+            if !ok && !self.tally.out_of_time {
                 self.error(tree, "root-page-damaged", spec.root, |name| {
                     format!("the root page of {name} is not a b-tree page of its kind")
                 });
@@ -305,14 +314,13 @@ impl Pass<'_, '_> {
         let head = self.env.header.freelist_head;
         let freelist = About::Other(ObjectKind::Freelist);
         if head != 0 && self.claim(freelist, head, accounts::Owner::Trunk, "the freelist") {
-            let image = self.read(head)?.unwrap_or_default();
+            let image = self.read(head).unwrap_or_default();
             let leaves = be32(&image, 4);
-            if leaves > u32::try_from(self.env.geometry.usable).unwrap_or(480) / 4 - 2 && !self.out_of_time {
-                self.found.error(freelist, "freelist-damaged", head, || {
+            if leaves > u32::try_from(self.env.geometry.usable).unwrap_or(480) / 4 - 2 && !self.tally.out_of_time {
+                self.tally.found.error(freelist, "freelist-damaged", head, || {
                     format!("freelist trunk {head} claims {leaves} pages")
                 });
             }
         }
-        Ok(())
     }
 }

@@ -151,14 +151,7 @@ fn sound_chain(facts: &LogFacts, hint: Option<&ShmHint>, db: DbSize) -> LogVerdi
     if facts.committed == 0 {
         return v;
     }
-    let whole = Fold {
-        page_size: facts.page_size,
-        frames: vec![(1, facts.committed)],
-        upto: facts.committed,
-        pages: facts.commit_pages,
-        sum: facts.commit_sum,
-        mends: Vec::new(),
-    };
+    let whole = facts.fold();
     if foreign(&mut v, facts, db) {
         return v;
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::foreign::{self, Origin, PageOne};
 use super::header;
+use super::overlay::Fold;
 use super::resync::{self, Generation};
 use super::wal::{self, ShmHint, WalHeader, WalHeaderFault, WalScan};
 
@@ -58,6 +59,23 @@ pub struct LogFacts {
     pub origin: Origin,
     /// Frames and comparisons, present when the header is damaged or live frames stand behind a break.
     pub trouble: Option<Trouble>,
+}
+
+impl LogFacts {
+    /// What SQLite would replay: the committed frames of the valid chain.
+    pub fn fold(&self) -> Fold {
+        if self.committed == 0 {
+            return Fold::nothing(self.page_size);
+        }
+        Fold {
+            page_size: self.page_size,
+            frames: vec![(1, self.committed)],
+            upto: self.committed,
+            pages: self.commit_pages,
+            sum: self.commit_sum,
+            mends: Vec::new(),
+        }
+    }
 }
 
 /// The log frame by frame.

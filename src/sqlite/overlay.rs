@@ -5,7 +5,6 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::check::pass::{There, read_full};
 use super::rollback::Rollback;
 use super::wal::{WalScan, image_offset};
 use super::{ReadAt, read_vec};
@@ -89,6 +88,31 @@ pub fn lock_byte_page(page_size: u32) -> u32 {
     (1 << 30) / page_size.max(1) + 1
 }
 
+/// What came of reading a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Got {
+    /// All of it.
+    Whole,
+    /// It lies beyond the end.
+    Short,
+    /// The device, or whatever stands for it, did not give it; its words.
+    Unreadable(String),
+}
+
+/// Reads until `buf` is full or the file ends; the bytes read.
+fn read_full(file: &dyn ReadAt, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..).filter(|r| !r.is_empty()) {
+        match file.read_at(offset + done as u64, rest) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
 /// Pages of a database with frames laid over it.
 pub struct Overlay<'a> {
     db: Option<&'a dyn ReadAt>,
@@ -167,46 +191,52 @@ impl<'a> Overlay<'a> {
     }
 
     /// Reads `count` pages from `first` on into `run` (at least that many pages long) with one read of the database, and
-    /// lays over them what the log holds. Says which of them are there.
-    pub(crate) fn read_run(&self, first: u32, count: u32, run: &mut [u8]) -> io::Result<There> {
+    /// lays over them what the log holds. Says of each page what came of it. Where the one read fails, the pages are
+    /// read one by one: a device has few bad blocks, and the pages beside them are as good as any.
+    pub(crate) fn read_run(&self, first: u32, count: u32, run: &mut [u8]) -> Vec<Got> {
         let size = usize::try_from(self.page_size).unwrap_or(usize::MAX);
         let n = usize::try_from(count).unwrap_or(0);
         let offset = u64::from(first.saturating_sub(1)) * u64::from(self.page_size);
-        let have = match (self.db, run.get_mut(..size.saturating_mul(n))) {
-            (Some(db), Some(run)) => read_full(db, offset, run)?,
-            _ => 0,
+        let whole = |read: io::Result<usize>| match read {
+            Ok(have) if have == size => Got::Whole,
+            Ok(_) => Got::Short,
+            Err(e) => Got::Unreadable(e.to_string()),
         };
-        let mut there: Vec<bool> = (0..n).map(|i| (i + 1) * size <= have).collect();
-        if let Some(wal) = self.wal {
-            for (page, offset) in self.places.range(first..first.saturating_add(count)) {
-                let at = usize::try_from(page - first).unwrap_or(usize::MAX);
-                let Some(place) = run.get_mut(at.saturating_mul(size)..).and_then(|r| r.get_mut(..size)) else { break };
-                let whole = read_full(wal, *offset, place)? == size;
-                if let Some(t) = there.get_mut(at) {
-                    *t = whole;
+        let mut got = match (self.db, run.get_mut(..size.saturating_mul(n))) {
+            (Some(db), Some(run)) => match read_full(db, offset, run) {
+                Ok(have) => (0..n).map(|i| if (i + 1) * size <= have { Got::Whole } else { Got::Short }).collect(),
+                Err(_) => {
+                    let places = run.chunks_exact_mut(size).zip((offset..).step_by(size));
+                    places.map(|(place, at)| whole(read_full(db, at, place))).collect()
                 }
-            }
-            for (page, frame) in self.images.range(first..first.saturating_add(count)) {
-                let at = usize::try_from(page - first).unwrap_or(usize::MAX);
-                let Some(place) = run.get_mut(at.saturating_mul(size)..).and_then(|r| r.get_mut(..size)) else { break };
-                let whole = match self.mended.get(page) {
-                    Some(image) if image.len() == size => {
-                        place.copy_from_slice(image);
-                        true
-                    }
-                    _ => read_full(wal, image_offset(self.page_size, *frame), place)? == size,
-                };
-                if let Some(t) = there.get_mut(at) {
-                    *t = whole;
+            },
+            _ => vec![Got::Short; n],
+        };
+        let Some(wal) = self.wal else { return got };
+        let pages = first..first.saturating_add(count);
+        let journal = self.places.range(pages.clone()).map(|(page, offset)| (page, *offset));
+        let log = self.images.range(pages).map(|(page, frame)| (page, image_offset(self.page_size, *frame)));
+        for (page, offset) in journal.chain(log) {
+            let at = usize::try_from(page - first).unwrap_or(usize::MAX);
+            let place = run.get_mut(at.saturating_mul(size)..).and_then(|r| r.get_mut(..size));
+            let (Some(place), Some(got)) = (place, got.get_mut(at)) else { break };
+            *got = match self.mended.get(page) {
+                Some(image) if image.len() == size => {
+                    place.copy_from_slice(image);
+                    Got::Whole
                 }
-            }
+                _ => whole(read_full(wal, offset, place)),
+            };
         }
-        Ok(There::new(first, there))
+        got
     }
 
-    /// As [`Overlay::read_run`], for copying: pages that are not there stay as `run` had them.
+    /// As [`Overlay::read_run`], for copying: pages that are not there stay as `run` had them, and one that cannot be
+    /// read is an error.
     pub fn run(&self, first: u32, count: u32, run: &mut [u8]) -> io::Result<()> {
-        self.read_run(first, count, run).map(drop)
+        let got = self.read_run(first, count, run);
+        let failed = got.into_iter().find_map(|g| if let Got::Unreadable(why) = g { Some(why) } else { None });
+        failed.map_or(Ok(()), |why| Err(io::Error::other(why)))
     }
 
     /// The database with the pages of a rollback journal put back.

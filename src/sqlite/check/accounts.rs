@@ -4,6 +4,8 @@
 //! turns out to be part of a chain; of an overflow page, once its chain is walked, what stands before it. `place` is the
 //! child number under the parent, from which the bounds of a leaf follow.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 /// Owner of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -30,14 +32,15 @@ pub(super) struct Accounts {
     /// Pages that the database has.
     pub pages: u32,
     owner: Vec<u32>,
-    link: Vec<u32>,
+    /// Atomic, so that workers may note the first words of pages without an owner; each page is judged by one worker.
+    link: Vec<AtomicU32>,
     place: Vec<u16>,
 }
 
 impl Accounts {
     pub fn new(pages: u32) -> Self {
         let n = usize::try_from(pages).unwrap_or(0) + 1;
-        Self { pages, owner: vec![0; n], link: vec![0; n], place: vec![0; n] }
+        Self { pages, owner: vec![0; n], link: (0..n).map(|_| AtomicU32::new(0)).collect(), place: vec![0; n] }
     }
 
     pub fn owner(&self, page: u32) -> Owner {
@@ -74,12 +77,12 @@ impl Accounts {
     }
 
     pub fn link(&self, page: u32) -> u32 {
-        usize::try_from(page).ok().and_then(|i| self.link.get(i)).copied().unwrap_or(0)
+        usize::try_from(page).ok().and_then(|i| self.link.get(i)).map_or(0, |l| l.load(Ordering::Relaxed))
     }
 
-    pub fn set_link(&mut self, page: u32, link: u32) {
-        if let Some(place) = usize::try_from(page).ok().and_then(|i| self.link.get_mut(i)) {
-            *place = link;
+    pub fn set_link(&self, page: u32, link: u32) {
+        if let Some(place) = usize::try_from(page).ok().and_then(|i| self.link.get(i)) {
+            place.store(link, Ordering::Relaxed);
         }
     }
 

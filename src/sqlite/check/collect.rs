@@ -19,7 +19,10 @@ pub(super) enum About {
 /// Collects.
 #[derive(Default)]
 pub(super) struct Collector {
-    pub findings: Vec<Finding>,
+    /// Each with the page that was being judged, 0 before streaming.
+    findings: Vec<(u32, Finding)>,
+    /// The page being judged.
+    pub judging: u32,
     /// Findings that no longer fitted.
     dropped: u64,
     damaged: BTreeMap<About, BTreeSet<u32>>,
@@ -37,7 +40,32 @@ impl Collector {
             return;
         }
         let finding = Finding::new(Level::Error, code, text());
-        self.findings.push(if page == 0 { finding } else { finding.at_page(page) });
+        self.findings.push((self.judging, if page == 0 { finding } else { finding.at_page(page) }));
+    }
+
+    /// Adds what other workers collected, as if one had judged all their pages in order.
+    pub fn merge(&mut self, others: Vec<Self>) {
+        let mut findings = Vec::new();
+        let mut damaged: BTreeMap<About, BTreeSet<u32>> = BTreeMap::new();
+        for other in others {
+            findings.extend(other.findings);
+            self.dropped += other.dropped;
+            for (about, pages) in other.damaged {
+                damaged.entry(about).or_default().extend(pages);
+            }
+        }
+        // Stable: the findings of one page come from one worker, in their order.
+        findings.sort_by_key(|(judged, _)| *judged);
+        let room = MAX_FINDINGS.saturating_sub(self.findings.len());
+        self.dropped += findings.len().saturating_sub(room) as u64;
+        findings.truncate(room);
+        self.findings.append(&mut findings);
+        for (about, pages) in damaged {
+            let mine = self.damaged.entry(about).or_default();
+            let room = MAX_DAMAGED_PAGES.saturating_sub(mine.len());
+            let new: Vec<u32> = pages.difference(mine).take(room).copied().collect();
+            mine.extend(new);
+        }
     }
 
     /// Names a page of an object without a finding of its own.
@@ -51,7 +79,7 @@ impl Collector {
     /// Notes something that is no damage.
     pub fn note(&mut self, level: Level, code: &str, text: String) {
         if self.findings.len() < MAX_FINDINGS {
-            self.findings.push(Finding::new(level, code, text));
+            self.findings.push((self.judging, Finding::new(level, code, text)));
         }
     }
 
@@ -66,10 +94,11 @@ impl Collector {
     }
 
     /// Findings and damaged objects.
-    pub fn end(mut self, trees: &[TreeSpec]) -> (Vec<Finding>, Vec<DamagedObject>) {
+    pub fn end(self, trees: &[TreeSpec]) -> (Vec<Finding>, Vec<DamagedObject>) {
+        let mut findings: Vec<Finding> = self.findings.into_iter().map(|(_, f)| f).collect();
         if self.dropped > 0 {
             let text = format!("{} more findings are not listed; damaged_objects names all objects", self.dropped);
-            self.findings.push(Finding::new(Level::Error, "more", text));
+            findings.push(Finding::new(Level::Error, "more", text));
         }
         let mut objects: Vec<DamagedObject> = Vec::new();
         for (about, pages) in self.damaged {
@@ -83,6 +112,6 @@ impl Collector {
             let pages: Vec<u32> = pages.into_iter().collect();
             objects.push(DamagedObject { name, kind, pages });
         }
-        (self.findings, objects)
+        (findings, objects)
     }
 }

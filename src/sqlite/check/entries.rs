@@ -1,7 +1,6 @@
 //! Reading `sqlite_schema` (fileformat2.html section 2.6): whatever entries can be had, and what is wrong with the rest.
 
 use std::collections::BTreeSet;
-use std::io;
 
 use super::SchemaEntry;
 use super::pages::{Geometry, Tree};
@@ -29,7 +28,7 @@ pub(super) fn read(
     geometry: &Geometry,
     encoding: u32,
     go_on: &mut dyn FnMut() -> bool,
-) -> io::Result<Entries> {
+) -> Entries {
     let mut reader = Reader {
         source,
         geometry,
@@ -45,7 +44,7 @@ pub(super) fn read(
         if !go_on() {
             break;
         }
-        reader.page(number, &mut stack)?;
+        reader.page(number, &mut stack);
     }
     let mut names = BTreeSet::new();
     for entry in &reader.out.entries {
@@ -62,7 +61,7 @@ pub(super) fn read(
         let name: String = entry.name.chars().take(60).collect();
         reader.out.faults.push((1, format!("the schema's entry {name}: {fault}")));
     }
-    Ok(reader.out)
+    reader.out
 }
 
 /// True when kind, name or table are not what the text makes: the engine refuses such a schema. An index without a text
@@ -88,25 +87,26 @@ struct Reader<'a, 'b> {
 }
 
 impl Reader<'_, '_> {
-    fn page(&mut self, number: u32, stack: &mut Vec<u32>) -> io::Result<()> {
+    fn page(&mut self, number: u32, stack: &mut Vec<u32>) {
         let fault = |out: &mut Entries, text: String| {
             if out.faults.len() < 16 {
                 out.faults.push((number, text));
             }
         };
-        let Some(image) = self.source.page(number)? else {
-            fault(&mut self.out, format!("schema page {number} lies beyond the end of the file"));
-            return Ok(());
+        let image = match self.source.page(number) {
+            Ok(Some(image)) => image,
+            Ok(None) => return fault(&mut self.out, format!("schema page {number} lies beyond the end of the file")),
+            Err(e) => return fault(&mut self.out, format!("schema page {number} cannot be read: {e}")),
         };
         let node = match Tree::parse(&image, number, self.geometry) {
             Ok(node) if node.kind.is_table() => node,
             Ok(_) => {
                 fault(&mut self.out, format!("schema page {number} is of the other kind of tree"));
-                return Ok(());
+                return;
             }
             Err(why) => {
                 fault(&mut self.out, format!("schema page {number}: {why}"));
-                return Ok(());
+                return;
             }
         };
         let mut children = Vec::new();
@@ -121,9 +121,9 @@ impl Reader<'_, '_> {
             }
             if self.out.entries.len() >= MAX_ENTRIES {
                 fault(&mut self.out, format!("the schema has more than {MAX_ENTRIES} entries"));
-                return Ok(());
+                return;
             }
-            match self.entry(cell.local, cell.payload_len, cell.overflow)? {
+            match self.entry(cell.local, cell.payload_len, cell.overflow) {
                 Some(entry) => self.out.entries.push(entry),
                 None => fault(&mut self.out, format!("an entry of the schema on page {number} cannot be read")),
             }
@@ -137,29 +137,28 @@ impl Reader<'_, '_> {
                 }
             }
         }
-        Ok(())
     }
 
-    fn entry(&mut self, local: &[u8], payload_len: u64, overflow: u32) -> io::Result<Option<SchemaEntry>> {
+    fn entry(&mut self, local: &[u8], payload_len: u64, overflow: u32) -> Option<SchemaEntry> {
         let whole = usize::try_from(payload_len).unwrap_or(usize::MAX);
         if whole > MAX_PREFIX {
-            return Ok(None);
+            return None;
         }
         let mut bytes = local.to_vec();
         let mut next = overflow;
         while bytes.len() < whole {
             if self.chain_reads == 0 {
-                return Ok(None);
+                return None;
             }
             self.chain_reads -= 1;
-            let Some(page) = self.source.page(next)? else { return Ok(None) };
+            let page = self.source.page(next).ok()??;
             let take = (whole - bytes.len()).min(self.geometry.usable - 4);
             bytes.extend_from_slice(page.get(4..4 + take).unwrap_or(&[]));
             next = be32(&page, 0);
         }
         let mut fields: Vec<Field> = Vec::new();
         if split(&bytes, payload_len, &mut fields).is_err() {
-            return Ok(None);
+            return None;
         }
         let value = |i: usize| fields.get(i).and_then(|f| f.value(&bytes)).unwrap_or(Value::Null);
         let text = |i: usize| match value(i) {
@@ -175,6 +174,6 @@ impl Reader<'_, '_> {
             sql = String::from("-- left out: the schema's texts are too long");
         }
         self.texts += sql.len();
-        Ok(Some(SchemaEntry { kind: text(0), name: text(1), table: text(2), root, sql, entries: None }))
+        Some(SchemaEntry { kind: text(0), name: text(1), table: text(2), root, sql, entries: None })
     }
 }

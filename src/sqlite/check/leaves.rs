@@ -1,47 +1,45 @@
 //! Leaves: rows with their rowids, keys with their order, inside the bounds that the parent gives.
 
 use std::cmp::Ordering;
-use std::io;
 
+use super::judge::Judge;
 use super::keys::Entry;
-use super::pages::{CellAt, Tree};
-use super::pass::{Pass, Separator};
+use super::pages::{CellAt, Cover, Tree};
+use super::pass::Separator;
 
-impl Pass<'_, '_> {
+impl Judge<'_> {
     /// Judges a leaf.
-    pub fn leaf(&mut self, tree: usize, number: u32, image: &[u8]) -> io::Result<()> {
+    pub fn leaf(&mut self, tree: usize, number: u32, image: &[u8]) {
         let env = self.env;
-        let Some(spec) = self.spec(tree) else { return Ok(()) };
+        let Some(spec) = self.spec(tree) else { return };
         let node = match Tree::parse(image, number, &env.geometry) {
             Ok(node) => node,
             Err(why) => {
                 self.error(tree, "page-damaged", number, |n| format!("page {number} of {n}: {why}"));
-                return Ok(());
+                return;
             }
         };
         if node.kind.is_table() != spec.by_rowid {
             self.error(tree, "page-damaged", number, |n| format!("page {number} of {n} is of the other kind of tree"));
-            return Ok(());
+            return;
         }
         if !node.kind.is_leaf() {
             self.error(tree, "tree-uneven", number, |n| {
                 format!("interior page {number} of {n} stands at the depth of its leaves")
             });
-            return Ok(());
+            return;
         }
-        let mut extents = std::mem::take(&mut self.extents);
-        extents.clear();
-        let done = if spec.by_rowid {
-            self.table_leaf(tree, number, &node, &mut extents)
+        let mut cover = std::mem::take(&mut self.tally.scratch.cover);
+        cover.clear(env.geometry.usable);
+        let whole = if spec.by_rowid {
+            self.table_leaf(tree, number, &node, &mut cover)
         } else {
-            self.index_leaf(tree, number, &node, &mut extents)
+            self.index_leaf(tree, number, &node, &mut cover)
         };
-        let whole = done?;
-        if let Err(why) = if whole { node.account(&mut extents) } else { Ok(()) } {
+        if let Err(why) = if whole { node.account(&mut cover) } else { Ok(()) } {
             self.error(tree, "space-damaged", number, |n| format!("page {number} of {n}: {why}"));
         }
-        self.extents = extents;
-        Ok(())
+        self.tally.scratch.cover = cover;
     }
 
     /// A cell that can be used; `None` after a finding. `used` guards against cells laid over one another thousands of
@@ -52,13 +50,13 @@ impl Pass<'_, '_> {
         number: u32,
         node: &Tree<'p>,
         i: usize,
-        extents: &mut Vec<u64>,
-        used: &mut u64,
+        cover: &mut Cover,
+        used: &mut usize,
     ) -> Option<CellAt<'p>> {
         match node.cell(i, &self.env.geometry) {
-            Ok((cell, extent)) => {
-                *used += (extent & 0xffff_ffff) - (extent >> 32);
-                extents.push(extent);
+            Ok((cell, (start, end))) => {
+                *used += end - start;
+                cover.add(start, end);
                 Some(cell)
             }
             Err(why) => {
@@ -68,26 +66,26 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn overlap(&mut self, tree: usize, number: u32, used: u64) -> bool {
-        let over = used > self.env.geometry.usable as u64;
+    fn overlap(&mut self, tree: usize, number: u32, used: usize) -> bool {
+        let over = used > self.env.geometry.usable;
         if over {
             self.error(tree, "cells-overlap", number, |n| format!("two cells of page {number} of {n} overlap"));
         }
         over
     }
 
-    fn table_leaf(&mut self, tree: usize, number: u32, node: &Tree<'_>, extents: &mut Vec<u64>) -> io::Result<bool> {
-        let (left, right) = self.leaf_bounds(number)?;
-        let mut previous = self.rowid_at(left)?;
-        let high = self.rowid_at(right)?;
+    fn table_leaf(&mut self, tree: usize, number: u32, node: &Tree<'_>, cover: &mut Cover) -> bool {
+        let (left, right) = self.leaf_bounds(number);
+        let mut previous = self.rowid_at(left);
+        let high = self.rowid_at(right);
         let (mut whole, mut used) = (true, 0);
         for i in 0..node.cells {
-            let Some(cell) = self.cell_at(tree, number, node, i, extents, &mut used) else {
+            let Some(cell) = self.cell_at(tree, number, node, i, cover, &mut used) else {
                 whole = false;
                 continue;
             };
             if self.overlap(tree, number, used) {
-                return Ok(false);
+                return false;
             }
             let id = cell.rowid;
             if previous.is_some_and(|p| id <= p) || high.is_some_and(|h| id > h) {
@@ -99,27 +97,27 @@ impl Pass<'_, '_> {
             if cell.overflow != 0 {
                 self.chain(tree, number, cell.payload_len - cell.local.len() as u64, cell.overflow);
             }
-            self.row(tree, number, &cell)?;
+            self.row(tree, number, &cell);
         }
-        Ok(whole)
+        whole
     }
 
-    fn rowid_at(&mut self, (page, cell): Separator) -> io::Result<Option<i64>> {
+    fn rowid_at(&mut self, (page, cell): Separator) -> Option<i64> {
         if page == 0 {
-            return Ok(None);
+            return None;
         }
         let geometry = self.env.geometry;
-        let found = self.with_interior(page, |t| t.cell(usize::from(cell), &geometry).ok().map(|(c, _)| c.rowid))?;
-        Ok(found.flatten())
+        let found = self.with_interior(page, |t| t.cell(usize::from(cell), &geometry).ok().map(|(c, _)| c.rowid));
+        found.flatten()
     }
 
-    fn index_leaf(&mut self, tree: usize, number: u32, node: &Tree<'_>, extents: &mut Vec<u64>) -> io::Result<bool> {
-        let (left, right) = self.leaf_bounds(number)?;
-        let [mut previous, mut current] = std::mem::take(&mut self.entries);
-        let mut known = self.separator(tree, left, &mut previous)?;
+    fn index_leaf(&mut self, tree: usize, number: u32, node: &Tree<'_>, cover: &mut Cover) -> bool {
+        let (left, right) = self.leaf_bounds(number);
+        let [mut previous, mut current] = std::mem::take(&mut self.tally.scratch.entries);
+        let mut known = self.separator(tree, left, &mut previous);
         let (mut whole, mut used) = (true, 0);
         for i in 0..node.cells {
-            let Some(cell) = self.cell_at(tree, number, node, i, extents, &mut used) else {
+            let Some(cell) = self.cell_at(tree, number, node, i, cover, &mut used) else {
                 whole = false;
                 continue;
             };
@@ -130,7 +128,7 @@ impl Pass<'_, '_> {
             if cell.overflow != 0 {
                 self.chain(tree, number, cell.payload_len - cell.local.len() as u64, cell.overflow);
             }
-            let readable = self.entry(tree, number, &cell, &mut current)?;
+            let readable = self.entry(tree, number, &cell, &mut current);
             if known && readable {
                 self.in_order(tree, number, &previous, &current);
             }
@@ -139,25 +137,25 @@ impl Pass<'_, '_> {
                 std::mem::swap(&mut previous, &mut current);
             }
         }
-        if known && self.separator(tree, right, &mut current)? {
+        if known && self.separator(tree, right, &mut current) {
             self.in_order(tree, number, &previous, &current);
         }
-        self.entries = [previous, current];
-        Ok(whole)
+        self.tally.scratch.entries = [previous, current];
+        whole
     }
 
     /// The entry that bounds a leaf.
-    fn separator(&mut self, tree: usize, (page, cell): Separator, into: &mut Entry) -> io::Result<bool> {
+    fn separator(&mut self, tree: usize, (page, cell): Separator, into: &mut Entry) -> bool {
         if page == 0 {
-            return Ok(false);
+            return false;
         }
         let geometry = self.env.geometry;
         let found = self.with_interior(page, |t| {
             t.cell(usize::from(cell), &geometry).ok().map(|(c, _)| (c.local.to_vec(), c.payload_len, c.overflow))
-        })?;
+        });
         match found.flatten() {
-            Some((local, len, overflow)) => self.load(tree, &local, len, overflow, into).map(|loaded| loaded.is_ok()),
-            None => Ok(false),
+            Some((local, len, overflow)) => self.load(tree, &local, len, overflow, into).is_ok(),
+            None => false,
         }
     }
 

@@ -86,6 +86,8 @@ pub(super) enum PartFrom {
 pub(super) struct Keys {
     /// Order of the parts that make an entry distinct; `None` when a collation or expression is not known here.
     pub order: Option<Vec<KeyOrder>>,
+    /// Where the primary key stands in a record, of a WITHOUT ROWID table and its indexes; empty where rows have rowids.
+    pub primary: Vec<usize>,
     /// Values in a record; a row may have fewer, an index entry may not.
     pub fields: usize,
     /// The first so many parts may not repeat unless one of them is NULL; 0: not unique.
@@ -166,7 +168,9 @@ impl Plan {
                     }
                     let fields = t.stored_columns().len();
                     let unique = t.primary_key.len();
-                    spec.keys = Some(Keys { order, fields, unique, rowid_last: false, summed: false, counted: false });
+                    let primary = (0..unique).collect();
+                    spec.keys =
+                        Some(Keys { order, primary, fields, unique, rowid_last: false, summed: false, counted: false });
                 }
                 self.reasons(name, t);
                 self.coverage.natively.push(name.to_string());
@@ -286,8 +290,11 @@ fn keys(
     } else {
         None
     };
+    let place = |p: &KeyPart| layout.iter().position(|l| l.source == p.source);
+    let primary = t.primary_key.iter().filter(|_| t.without_rowid).filter_map(place).collect();
     let keys = Keys {
         order,
+        primary,
         fields: layout.len(),
         unique: if index.unique { index.parts.len() } else { 0 },
         rowid_last: !t.without_rowid,

@@ -1,28 +1,26 @@
 //! Rows: their records, NOT NULL, the kinds of value a column may hold, and the index entries they imply.
 
-use std::io;
-
+use super::judge::Judge;
 use super::objects::{BLOB, INTEGER, NULL, PartFrom, REAL, Rows, TEXT};
 use super::pages::CellAt;
-use super::pass::{Aim, MAX_PREFIX, Pass};
+use super::pass::MAX_PREFIX;
+use super::tally::Aim;
 use crate::sqlite::collate::utf8;
 use crate::sqlite::record::{Class, Field, Unsplit, Value, split};
 use crate::sqlite::schema::{Literal, looks_numeric};
 
-impl Pass<'_, '_> {
+impl Judge<'_> {
     /// A row of a rowid table.
-    pub fn row(&mut self, tree: usize, number: u32, cell: &CellAt<'_>) -> io::Result<()> {
+    pub fn row(&mut self, tree: usize, number: u32, cell: &CellAt<'_>) {
         let env = self.env;
-        if let Some(count) = self.counts.get_mut(tree) {
-            *count += 1;
-        }
-        let Some(rows) = env.trees.get(tree).and_then(|s| s.rows.as_ref()) else { return Ok(()) };
-        let mut fields = std::mem::take(&mut self.fields);
+        self.tally.count(tree);
+        let Some(rows) = env.trees.get(tree).and_then(|s| s.rows.as_ref()) else { return };
+        let mut fields = std::mem::take(&mut self.tally.scratch.fields);
         let mut long = None;
         let mut split_up = split(cell.local, cell.payload_len, &mut fields);
         if let Err(Unsplit::Needs(n)) = split_up
             && cell.overflow != 0
-            && let Some(bytes) = self.prefix(cell.local, cell.overflow, n)?
+            && let Some(bytes) = self.prefix(cell.local, cell.overflow, n)
         {
             split_up = split(&bytes, cell.payload_len, &mut fields);
             long = Some(bytes);
@@ -33,11 +31,11 @@ impl Pass<'_, '_> {
                 let last = fields.len().min(rows.reach).checked_sub(1).and_then(|i| fields.get(i));
                 let needed = last.map_or(0, Field::end);
                 if needed > have && needed <= MAX_PREFIX {
-                    long = self.prefix(cell.local, cell.overflow, needed)?.or(long);
+                    long = self.prefix(cell.local, cell.overflow, needed).or(long);
                 }
                 let bytes = long.as_deref().unwrap_or(cell.local);
                 self.values(tree, number, rows, &fields, bytes, Some(cell.rowid));
-                self.implied(rows, &fields, bytes, cell.rowid);
+                self.implied(rows, &fields, bytes, cell.rowid, &|| None);
             }
             Err(Unsplit::Damaged(why)) => {
                 let id = cell.rowid;
@@ -50,8 +48,7 @@ impl Pass<'_, '_> {
                 });
             }
         }
-        self.fields = fields;
-        Ok(())
+        self.tally.scratch.fields = fields;
     }
 
     /// Checks the values of a row against its columns.
@@ -64,7 +61,7 @@ impl Pass<'_, '_> {
         bytes: &[u8],
         rowid: Option<i64>,
     ) {
-        if !matches!(self.aim, Aim::Check) {
+        if !matches!(self.tally.aim, Aim::Check) {
             return;
         }
         let row = || rowid.map_or("a row".to_string(), |id| format!("row {id}"));
@@ -111,15 +108,22 @@ impl Pass<'_, '_> {
                     && matches!(f.value(bytes), Some(Value::Text(t)) if std::str::from_utf8(t).is_err())
             };
             if fields.iter().any(odd) {
-                let noted = self.odd_text.entry(tree).or_insert((0, rowid.unwrap_or(0)));
-                noted.0 += 1;
+                self.tally.odd(tree, number, rowid.unwrap_or(0));
             }
         }
     }
 
-    /// Adds the entries that a row implies to the sums of its indexes.
+    /// Adds the entries that a row implies to the sums of its indexes. A row without a rowid has instead what stands for
+    /// its primary key, and `key` in words.
     #[inline]
-    pub fn implied(&mut self, rows: &Rows, fields: &[Field], bytes: &[u8], rowid: i64) {
+    pub fn implied(
+        &mut self,
+        rows: &Rows,
+        fields: &[Field],
+        bytes: &[u8],
+        rowid: i64,
+        key: &dyn Fn() -> Option<String>,
+    ) {
         let keyed = &self.env.keyed;
         'entries: for entry in &rows.entries {
             let mut mix = keyed.begin();
@@ -130,7 +134,7 @@ impl Pass<'_, '_> {
                         (Some(field), _) => match field.value(bytes) {
                             Some(value) => mix.value(value),
                             None => {
-                                self.skipped.insert(entry.tree, "rows too long to be read here");
+                                self.tally.skip(entry.tree, "rows too long to be read here");
                                 continue 'entries;
                             }
                         },
@@ -144,34 +148,34 @@ impl Pass<'_, '_> {
                             _ => mix.value(Value::Text(t.as_bytes())),
                         },
                         (None, Literal::Expression) => {
-                            self.skipped.insert(entry.tree, "a default that only SQL can compute");
+                            self.tally.skip(entry.tree, "a default that only SQL can compute");
                             continue 'entries;
                         }
                     },
                 }
             }
             let mixed = mix.end();
-            match &mut self.aim {
+            match &mut self.tally.aim {
                 Aim::Check => {
-                    if let Some((table, _)) = self.sums.get_mut(entry.tree) {
+                    if let Some((table, _)) = self.tally.sums.get_mut(entry.tree) {
                         table.add(mixed);
                     }
                 }
-                Aim::Name(naming) => naming.implied(entry.tree, mixed, rowid),
+                Aim::Name(naming) => naming.note(entry.tree, mixed, rowid, true, key),
             }
         }
     }
 
     /// Adds an entry that an index holds.
     #[inline]
-    pub fn held(&mut self, tree: usize, mixed: u128, rowid: i64) {
-        match &mut self.aim {
+    pub fn held(&mut self, tree: usize, mixed: u128, rowid: i64, key: &dyn Fn() -> Option<String>) {
+        match &mut self.tally.aim {
             Aim::Check => {
-                if let Some((_, index)) = self.sums.get_mut(tree) {
+                if let Some((_, index)) = self.tally.sums.get_mut(tree) {
                     index.add(mixed);
                 }
             }
-            Aim::Name(naming) => naming.held(tree, mixed, rowid),
+            Aim::Name(naming) => naming.note(tree, mixed, rowid, false, key),
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct SumKey(pub [u64; 2]);
 #[derive(Clone, Copy, Debug)]
 pub struct Keyed {
     k: [u64; 4],
+    /// One for each kind of value: integer, NULL, real, text, blob.
+    kinds: [u64; 5],
 }
 
 /// The mixing of one entry.
@@ -42,7 +44,7 @@ impl Keyed {
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             (z ^ (z >> 31)) | 1
         };
-        Self { k: [next(), next(), next(), next()] }
+        Self { k: [next(), next(), next(), next()], kinds: [next(), next(), next(), next(), next()] }
     }
 
     /// Begins an entry.
@@ -68,45 +70,44 @@ impl Mix<'_> {
         self.state = low ^ high ^ word.rotate_left(32);
     }
 
-    /// Mixes one value.
+    /// Mixes one value. Each kind has a secret of its own, so that values of different kinds agree by chance alone.
     #[inline]
     pub fn value(&mut self, value: Value<'_>) {
+        let [.., null, real, text, blob] = self.keyed.kinds;
         match value {
-            Value::Null => self.word(0x00),
+            Value::Null => self.word(null),
             Value::Integer(n) => self.integer(n),
             Value::Real(r) => match as_integer(r) {
                 Some(n) => self.integer(n),
-                None if r.is_nan() => self.word(0x00),
-                None => {
-                    self.word(0x02);
-                    self.word(r.to_bits());
-                }
+                None if r.is_nan() => self.word(null),
+                None => self.word(r.to_bits() ^ real),
             },
-            Value::Text(bytes) => self.bytes(0x03, bytes),
-            Value::Blob(bytes) => self.bytes(0x04, bytes),
+            Value::Text(bytes) => self.bytes(text, bytes),
+            Value::Blob(bytes) => self.bytes(blob, bytes),
         }
     }
 
     /// Mixes an integer.
     #[inline]
     pub fn integer(&mut self, n: i64) {
-        self.word(0x01);
-        self.word(n.cast_unsigned());
+        let [integer, ..] = self.keyed.kinds;
+        self.word(n.cast_unsigned() ^ integer);
     }
 
     #[inline]
-    fn bytes(&mut self, tag: u64, bytes: &[u8]) {
-        self.word(tag | (bytes.len() as u64) << 8);
+    fn bytes(&mut self, kind: u64, bytes: &[u8]) {
+        self.word(bytes.len() as u64 ^ kind);
         let (words, rest) = bytes.as_chunks::<8>();
         for word in words {
             self.word(u64::from_le_bytes(*word));
         }
-        if !rest.is_empty() {
-            let mut last = [0; 8];
-            for (to, from) in last.iter_mut().zip(rest) {
-                *to = *from;
-            }
-            self.word(u64::from_le_bytes(last));
+        if rest.is_empty() {
+            return;
+        }
+        // The length is mixed already, so the last eight bytes may overlap those before them.
+        match bytes.last_chunk::<8>() {
+            Some(word) => self.word(u64::from_le_bytes(*word)),
+            None => self.word(rest.iter().fold(0, |word, b| word << 8 | u64::from(*b))),
         }
     }
 
@@ -130,6 +131,12 @@ pub struct Side {
 }
 
 impl Side {
+    /// Adds another worker's part.
+    pub fn merge(&mut self, other: Self) {
+        self.count = self.count.wrapping_add(other.count);
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+
     /// Adds an entry.
     #[inline]
     pub fn add(&mut self, mixed: u128) {

@@ -86,14 +86,7 @@ fn choose(
     if !matches!(verdict.state, WalState::Sound | WalState::TornTail) {
         return Ok(Fold::nothing(facts.page_size));
     }
-    Ok(Fold {
-        page_size: facts.page_size,
-        frames: vec![(1, facts.committed)],
-        upto: facts.committed,
-        pages: facts.commit_pages,
-        sum: facts.commit_sum,
-        mends: Vec::new(),
-    })
+    Ok(facts.fold())
 }
 
 /// The last verified image of each page in the generation before the current one, where the current one has none.
