@@ -90,6 +90,68 @@ fn a_row_that_differs_from_its_entry_is_named_and_said_not_to_be_provable() {
     assert!(found.only_indexes_damaged());
 }
 
+/// As [`out_of_step`], of a table without rowids.
+fn out_of_step_by_key(path: &Path, changes: &str) {
+    let db = Connection::open(path).unwrap();
+    db.execute_batch(
+        "CREATE TABLE t(region TEXT, n INTEGER, v, x, PRIMARY KEY(n DESC, region)) WITHOUT ROWID; \
+         CREATE INDEX t_v ON t(v, region COLLATE NOCASE); CREATE INDEX t_e ON t(v || 'x'); \
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) \
+         INSERT INTO t SELECT 'north ' || (i % 7), i, 'v' || (i % 97), i * 0.5 FROM n; \
+         CREATE TEMP TABLE kept AS SELECT * FROM sqlite_schema WHERE name = 't_v'; \
+         PRAGMA writable_schema = ON; DELETE FROM sqlite_schema WHERE name = 't_v';",
+    )
+    .unwrap();
+    let row: (i64, String) =
+        db.query_row("SELECT rootpage, sql FROM kept", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+    db.close().unwrap();
+    let db = Connection::open(path).unwrap();
+    db.execute_batch(changes).unwrap();
+    db.execute_batch("PRAGMA writable_schema = ON").unwrap();
+    db.execute("INSERT INTO sqlite_schema VALUES ('index', 't_v', 't', ?1, ?2)", rusqlite::params![row.0, row.1])
+        .unwrap();
+    db.close().unwrap();
+}
+
+#[test]
+fn rows_without_rowids_are_named_by_their_primary_key() {
+    let scratch = Scratch::new("keys");
+    let path = scratch.path().join("a.db");
+    let again = |changes: &str| {
+        let _ = std::fs::remove_file(&path);
+        out_of_step_by_key(&path, changes);
+        full(&path)
+    };
+    let found = again("INSERT INTO t VALUES ('it''s new', 6001, 'a', 1.5)");
+    assert_eq!(codes(&found), ["row-missing-from-index"]);
+    assert!(
+        found.findings[0].message.contains(r"row (6001, 'it\'s new') of t missing from index t_v"),
+        "{:?}",
+        found.findings
+    );
+    assert!(found.only_indexes_damaged());
+    let found = again("DELETE FROM t WHERE n IN (17, 4711)");
+    assert_eq!(codes(&found), ["entry-without-row", "rows-missing"]);
+    for key in ["(17, 'north 3')", "(4711, 'north 0')"] {
+        assert!(found.findings.iter().all(|f| f.message.contains(key)), "{key}: {:?}", found.findings);
+    }
+    let found = again("UPDATE t SET v = x'00ff' WHERE n = 2500");
+    assert_eq!(codes(&found), ["index-differs"]);
+    assert!(found.findings[0].message.contains("row (2500, 'north 1') of t"), "{:?}", found.findings);
+    assert!(again("SELECT 1").sound());
+}
+
+#[test]
+fn naming_rows_leaves_the_counts_alone() {
+    let scratch = Scratch::new("counts");
+    let path = scratch.path().join("a.db");
+    out_of_step_by_key(&path, "DELETE FROM t WHERE n = 17");
+    let found = full(&path);
+    let counts: Vec<_> = found.schema.iter().map(|e| (e.name.as_str(), e.entries)).collect();
+    assert!(counts.contains(&("t", Some(4999))) && counts.contains(&("t_v", Some(5000))), "{counts:?}");
+    assert!(found.findings.iter().all(|f| !f.message.contains("t_e")), "{:?}", found.findings);
+}
+
 #[test]
 fn a_whole_real_stored_as_an_integer_equals_its_entry() {
     let scratch = Scratch::new("whole");
