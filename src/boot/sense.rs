@@ -15,7 +15,7 @@ use std::path::Path;
 use super::evidence::{DatabaseEvidence, DirectoryFact, Evidence, FileFact, SlotsEvidence, VolumeEvidence, VolumeFact};
 use super::plan::side;
 use super::saved;
-use crate::config::{Database, Settings, SlotBackend};
+use crate::config::{Database, SlotBackend};
 use crate::edge::{FileKind, Look, Stat, VolumeHead};
 use crate::ext4::FileSystem;
 use crate::journal::{self, IntentEvidence};
