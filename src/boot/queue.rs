@@ -9,17 +9,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::act::{make_dirs, preserve, sha256};
+use super::assess::StructureVerdict;
 use super::install;
+use super::outcome::{Detail, Resumed};
 use super::plan::side;
 use super::stage::{discard, fold_copy};
 use super::table::{self, Found, Table};
 use crate::config::{Database, DatabaseKind, Settings};
 use crate::edge::engine::queue::{Facts, Load};
-use crate::edge::{Look, Machine, durable};
+use crate::edge::{Look, Machine, TableRows, durable};
 use crate::journal::{self, Intent, Phase, QUARANTINE, STAGE, Target};
 use crate::queue::{COLUMNS, Item, MAX_ID, Rejected, SCHEMA, TABLE, item, lines};
 use crate::record;
 use crate::sqlite::check::Scope;
+use crate::sqlite::judge::Completeness;
 use crate::sqlite::overlay::{Fold, Overlay};
 use crate::sqlite::rows::{self, Cell, Claimed, Column, Raw};
 use crate::sqlite::schema;
@@ -82,7 +85,7 @@ pub fn read(
         }
     }
     let (found, mut rows) = table::read(look, database, &mut || find(), &mut |found, pages| {
-        let damaged = found.verdict.structure != super::assess::StructureVerdict::Sound;
+        let damaged = found.verdict.structure != StructureVerdict::Sound;
         in_pages(pages, stray && damaged)
     })?;
     if let Some(extras) = &found.extras {
@@ -334,6 +337,24 @@ fn keep(
     Ok(Some(named))
 }
 
+/// What is told of it, should somebody else finish it after a cut.
+fn outcome(database: &Database, found: &Found, kind: &str, rows: u64, all: bool, into: &Path) -> String {
+    let v = &found.verdict;
+    let resumed = Resumed { database: database.name.clone(), structure: v.structure, completeness: v.completeness };
+    // What is lost without a trace cannot be counted: damage in the structure is never wholly repaired by rows alone.
+    let whole = all && v.structure == StructureVerdict::Sound;
+    let detail = Detail {
+        action: Some(if kind == "import" { "imported" } else { "rebuilt" }.to_string()),
+        completeness: Some(if whole { Completeness::Unknown } else { Completeness::Lossy }),
+        tables: vec![TableRows { table: TABLE.to_string(), rows }],
+        quarantine: Some(into.to_path_buf()),
+        manifest: (!all).then(|| into.join(REJECTED)),
+        resumed: Some(Box::new(resumed)),
+        ..Detail::default()
+    };
+    serde_json::to_string(&detail).unwrap_or_default()
+}
+
 fn prepare(
     machine: &mut dyn Machine,
     settings: &Settings,
@@ -406,7 +427,7 @@ fn prepare(
             retire,
         }],
         note: note.to_string(),
-        outcome: String::new(),
+        outcome: outcome(database, found, what.kind, rows, rejected.is_empty(), into),
     };
     make_dirs(machine, &settings.state_dir)?;
     durable::replace(machine, &settings.state_dir.join(journal::FILE), &record::encode(journal::RECORD, &intent))?;

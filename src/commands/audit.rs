@@ -379,7 +379,7 @@ fn log(context: &mut Context, action: &str, details: &str) -> Result<Exit, Error
 
 fn fold(context: &mut Context) -> Result<Exit, Error> {
     let mut work = Work::begin(context)?;
-    let done = work.finish_open(context).and_then(|()| finish(context, None));
+    let done = work.finish_open(context).and_then(|_| finish(context, None));
     work.end(context, done)
 }
 

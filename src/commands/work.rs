@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Context, RUN, complain};
+use crate::boot::outcome::Detail;
 use crate::boot::{open, sense};
 use crate::edge::linux::lock::{self, Lock};
 use crate::edge::linux::service::{Running, SCRIPTS, Service};
@@ -13,6 +14,7 @@ use crate::edge::{Look, Machine};
 use crate::error::{Error, ErrorKind, Exit};
 use crate::journal::{IntentEvidence, MIRROR};
 use crate::sqlite::check::Scope;
+use crate::sqlite::judge::Completeness;
 use crate::sqlite::read_vec;
 
 /// How long a command waits for another one of us.
@@ -91,19 +93,23 @@ impl Work {
         Ok(Work { _locks: locks, stopped })
     }
 
-    /// Finishes what is open, with the agent stopped.
-    pub fn finish_open(&mut self, context: &mut Context) -> Result<(), Error> {
+    /// Finishes what is open, with the agent stopped. What was finished is for the caller to tell.
+    pub fn finish_open(&mut self, context: &mut Context) -> Result<Option<Detail>, Error> {
         let (settings, by) = (context.settings.clone(), context.by.clone());
         let request =
             sense::Request { scope: Some(Scope::Quick), holders: true, ..sense::Request::new(&settings, &by) };
         if sense::operation(context.machine.as_look(), &request).intent == IntentEvidence::None {
-            return Ok(());
+            return Ok(None);
         }
         self.quiet(context)?;
-        if let Some(done) = open::finish(&mut context.machine, &request)? {
+        let done = open::finish(&mut context.machine, &request)?;
+        if let Some(done) = &done {
             complain(&done.text);
+            if done.completeness == Some(Completeness::Lossy) {
+                complain("rows were lost in it; next: `audit show` tells what, and where the originals are");
+            }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// Stops the agent, where it runs and something manages it; true when that was done. What was read before is out of

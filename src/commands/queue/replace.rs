@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{damage, not_half_written, outputs, put, read};
 use crate::boot::assess::StructureVerdict;
+use crate::boot::outcome::Detail;
 use crate::boot::queue::{self, DOCUMENTED, Replaced, Replacement, Rows};
 use crate::boot::table::Found;
 use crate::commands::work::Work;
@@ -19,6 +20,7 @@ use crate::error::{Error, ErrorKind, Exit};
 use crate::queue::lines::{self, Parsed};
 use crate::queue::{Item, Rejected, SCHEMA};
 use crate::sqlite::check::Scope;
+use crate::sqlite::judge::Completeness;
 use crate::sqlite::read_vec;
 
 /// Longest file read by `import`: it is held in memory, with its rows.
@@ -78,22 +80,27 @@ fn replace(context: &mut Context, database: &Database, found: &Found, what: Repl
 fn with_work(
     context: &mut Context,
     plan: bool,
-    act: impl FnOnce(&mut Context, Option<&mut Work>) -> Result<Exit, Error>,
+    act: impl FnOnce(&mut Context, Option<&mut Work>, Option<Detail>) -> Result<Exit, Error>,
 ) -> Result<Exit, Error> {
     if plan {
-        return act(context, None);
+        return act(context, None, None);
     }
     let mut work = Work::begin(context)?;
-    let done = work.finish_open(context).and_then(|()| act(context, Some(&mut work)));
+    let done = work.finish_open(context).and_then(|finished| act(context, Some(&mut work), finished));
     work.end(context, done)
 }
 
 /// `queue repair`.
 pub(super) fn repair(context: &mut Context, database: &Database, plan: bool) -> Result<Exit, Error> {
-    with_work(context, plan, |context, work| rebuild(context, database, work))
+    with_work(context, plan, |context, work, finished| rebuild(context, database, work, finished))
 }
 
-fn rebuild(context: &mut Context, database: &Database, work: Option<&mut Work>) -> Result<Exit, Error> {
+fn rebuild(
+    context: &mut Context,
+    database: &Database,
+    work: Option<&mut Work>,
+    finished_before: Option<Detail>,
+) -> Result<Exit, Error> {
     let plan = work.is_none();
     not_half_written(context, database)?;
     let (mut found, mut rows) = read(context, database, Scope::Full, true)?;
@@ -126,7 +133,8 @@ fn rebuild(context: &mut Context, database: &Database, work: Option<&mut Work>) 
         return Err(Error::new(ErrorKind::Read, "cannot repair the queue", why, advice).at(&database.path));
     }
     if damage.is_none() && rows.rejected.is_empty() {
-        return told(context, report, Exit::OK);
+        let exit = finished_before.map_or(Exit::OK, |before| tell_finished(&mut report, &before, database));
+        return told(context, report, exit);
     }
     if !plan {
         not_while_open(&found, database)?;
@@ -154,6 +162,19 @@ fn rebuild(context: &mut Context, database: &Database, work: Option<&mut Work>) 
     }
     finished(&mut report, &done);
     told(context, report, exit)
+}
+
+/// A rebuild that an earlier run had begun and this one has finished is told as what it is, with what it left out.
+fn tell_finished(report: &mut ReplaceReport, before: &Detail, database: &Database) -> Exit {
+    if before.resumed.as_ref().is_none_or(|r| r.database != database.name) {
+        return Exit::OK;
+    }
+    report.action = if before.action.as_deref() == Some("imported") { "imported" } else { "rebuilt" };
+    report.loaded = usize::try_from(report.rows).unwrap_or(0);
+    report.quarantine = before.quarantine.as_ref().map(|p| p.display().to_string());
+    report.rejected_file = before.manifest.as_ref().map(|p| p.display().to_string());
+    let lossy = before.completeness == Some(Completeness::Lossy);
+    if lossy { Exit::REPAIRED | Exit::LEFT } else { Exit::REPAIRED }
 }
 
 fn finished(report: &mut ReplaceReport, done: &Replaced) {
@@ -209,7 +230,7 @@ pub(super) fn import(context: &mut Context, database: &Database, from: &Path, pl
         read_vec(&*file, 0, usize::try_from(file.size()).unwrap_or(0)).map_err(cannot)?
     };
     let parsed = lines::parse(&bytes);
-    with_work(context, plan, |context, work| put_in(context, database, parsed, &rejected_file, work))
+    with_work(context, plan, |context, work, _| put_in(context, database, parsed, &rejected_file, work))
 }
 
 fn put_in(
