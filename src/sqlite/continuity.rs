@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
 
+use super::bytes::varint;
 use super::page::{Page, PageKind};
+use super::record::{self, Class, Field};
 use super::resync::{Continuity, Examination};
 use super::wal::WalScan;
 
@@ -55,6 +57,8 @@ impl Past {
 struct Votes {
     /// Rows that stand behind the gap as the commit left them.
     shown: usize,
+    /// Those of them that were not there before the commit.
+    inserted: usize,
     /// Rows that stand there as they were before it, and inserted ones that are others there.
     against: usize,
     /// Index entries that stand there. Two timelines may well have an entry in common, so they only support.
@@ -99,7 +103,8 @@ impl Examination<'_> {
                 return Ok(Continuity::Contradicted);
             }
             absent += usize::from(unknown);
-            newest |= age == 0;
+            // A counter goes on alike in both timelines, that of AUTOINCREMENT above all.
+            newest |= age == 0 && (votes.inserted > 0 || votes.shown > 1);
             decided = true;
             sum.shown += votes.shown;
             sum.against += votes.against;
@@ -155,9 +160,19 @@ impl Examination<'_> {
                     continue;
                 }
                 match (is, now) {
-                    _ if is == now => votes.shown += 1,
+                    _ if is == now => {
+                        votes.shown += 1;
+                        votes.inserted += usize::from(was.is_none());
+                    }
                     // It may have been deleted since, or moved on to a neighbour.
                     (Some(_), None) if highest.is_some_and(|h| h > id) => {}
+                    (Some(row), Some(later)) if was.is_none() => match updated(row, later) {
+                        Some(much) => {
+                            votes.shown += usize::from(much);
+                            votes.inserted += usize::from(much);
+                        }
+                        None => votes.against += 1,
+                    },
                     _ if now == was || was.is_none() => votes.against += 1,
                     // Changed once more, by whomever.
                     _ => {}
@@ -175,6 +190,27 @@ impl Examination<'_> {
         };
         Ok(content(image.as_deref(), page, self.usable))
     }
+}
+
+/// Whether a row can be an earlier one after an update, which leaves most of it as it was: two thirds of its bytes
+/// stand in the same columns. `Some(true)` when that is so much that it is not chance, or a counter beside its name.
+fn updated(row: &[u8], later: &[u8]) -> Option<bool> {
+    let (row, later) = (columns(row)?, columns(later)?);
+    let size = |c: &(Class, &[u8])| c.1.len();
+    let kept: usize = row.iter().zip(&later).filter(|(a, b)| a == b).map(|(a, _)| size(a)).sum();
+    let all: usize = row.iter().map(size).sum();
+    (row.len() == later.len() && 3 * kept >= 2 * all).then_some(row.len() > 2 && kept >= 16)
+}
+
+/// The columns of a cell of a table leaf, as far as they are on the page.
+fn columns(cell: &[u8]) -> Option<Vec<(Class, &[u8])>> {
+    let (len, n) = varint(cell, 0)?;
+    let (_, m) = varint(cell, n)?;
+    let payload = cell.get(n + m..)?;
+    let mut fields = Vec::new();
+    record::split(payload, u64::try_from(len).ok()?, &mut fields).ok()?;
+    let bytes = |f: &Field| payload.get(usize::try_from(f.at).ok()?..f.end());
+    Some(fields.iter().map(|f| (f.class, bytes(f).unwrap_or(&[]))).collect())
 }
 
 /// What can be compared of a page.

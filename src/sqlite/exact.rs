@@ -69,13 +69,15 @@ impl Case<'_> {
         let named = self.hint.is_some_and(|h| names(h, scan, salt, latest));
         let page = |n: u32| scan.frame(n).map_or(0, |f| f.page);
         // A believed frame that no later image supersedes carries the result: good enough to use, not to call exact.
-        // Nor is it known to be of the page, or to end the commit, that its own header names.
+        // Nor is it known to be of the page, or to end the commit, that its own header names: of that page if the index
+        // lists it, else of any.
         let listed = |n: u32| {
             let at = usize::try_from(n.saturating_sub(1)).unwrap_or(usize::MAX);
             let names = |h: &&ShmHint| h.salt == salt && h.frame_pages.get(at) == Some(&page(n));
             self.hint.is_some_and(|h| names(&h))
         };
-        let carries = |n: &u32| *n <= best && (*n == best || !listed(*n) || images.next(page(*n), *n) > best);
+        let replaced = |n: u32| if listed(n) { images.next(page(n), n) } else { images.any_page(n, &commits) };
+        let carries = |n: &u32| *n <= best && (*n == best || replaced(*n) > best);
         let believed: Vec<u32> = self.joined.believed.iter().copied().filter(carries).collect();
         let confirmed = named && !self.joined.refused && !unaccounted && believed.is_empty();
         let beyond = self.hint.is_some_and(|h| h.salt == salt && h.max_frame > latest && h.max_frame > h.backfilled);

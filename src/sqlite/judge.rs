@@ -11,7 +11,7 @@ mod live;
 use super::foreign::PageOne;
 use super::observe::{LogFacts, LogTail, ShmState, Trouble, WalEvidence};
 use super::overlay::Fold;
-use super::resync::{Gap, Generation};
+use super::resync::Generation;
 use super::wal::{ShmHint, WalHeaderFault, WalScan};
 use crate::config::Rung;
 use live::Liveness;
@@ -64,14 +64,9 @@ pub fn judge(wal: &WalEvidence, shm: &ShmState, db: DbSize) -> LogVerdict {
 fn unfinished(facts: &LogFacts, trouble: &Trouble) -> bool {
     let (Ok(header), Some(generation)) = (&facts.header, &trouble.generation) else { return false };
     let Some(end) = generation.segments.last().map(|s| s.last) else { return false };
-    let gaps = || generation.segments.iter().filter_map(|s| s.gap.as_ref());
-    // What the images hold does not matter: an image is damaged or rewritten, and either way nobody committed it.
-    let rewritten = |gap: &Gap| gap.proof.is_none() && gap.believed.is_none() && gap.rebuilt.is_none();
-    let mut open = (facts.committed + 1..=end).filter_map(|n| trouble.scan.frame(n));
     let behind = trouble.scan.frames.get(usize::try_from(end).unwrap_or(usize::MAX)..).unwrap_or(&[]);
-    gaps().next().is_some()
-        && gaps().all(rewritten)
-        && open.all(|f| f.salt == header.salt && f.page != 0 && f.commit == 0)
+    generation.segments.iter().any(|s| s.gap.is_some())
+        && join::open(generation, &trouble.scan, 0, facts.committed)
         && behind.iter().all(|f| f.salt != header.salt || f.commit == 0)
 }
 
@@ -304,6 +299,8 @@ fn damaged(
                 }
                 return v;
             }
+            // Behind a whole header the engine would lay the front of the log over a database that is past it.
+            Liveness::NoOp if facts.header.is_ok() && exact(facts, scan, generation, hint, db, &mut v) => return v,
             liveness => {
                 not_applied(&mut v, liveness, generation, scan, hint);
                 if db.present {
@@ -314,10 +311,40 @@ fn damaged(
             }
         }
     }
-    let joined = join::join(generation, scan, hint, &mut v);
-    let case = super::exact::Case { joined: &joined, scan, generation, hint, db, facts };
-    super::exact::candidates(&case, &mut v);
+    folds(facts, scan, generation, hint, db, &mut v);
     v
+}
+
+/// Adds what the segments give that are one timeline.
+fn folds(
+    facts: &LogFacts,
+    scan: &WalScan,
+    generation: &Generation,
+    hint: Option<&ShmHint>,
+    db: DbSize,
+    v: &mut LogVerdict,
+) {
+    let joined = join::join(generation, scan, hint, v);
+    let case = super::exact::Case { joined: &joined, scan, generation, hint, db, facts };
+    super::exact::candidates(&case, v);
+}
+
+/// The same, and only where the first of them is exact at the last commit that survives.
+fn exact(
+    facts: &LogFacts,
+    scan: &WalScan,
+    generation: &Generation,
+    hint: Option<&ShmHint>,
+    db: DbSize,
+    v: &mut LogVerdict,
+) -> bool {
+    let mut then = v.clone();
+    folds(facts, scan, generation, hint, db, &mut then);
+    let proved = then.candidates.first().is_some_and(|c| c.proof.exactness == Exactness::ExactLatest);
+    if proved {
+        *v = then;
+    }
+    proved
 }
 
 /// A log of which nothing is to be applied: what that says about completeness.

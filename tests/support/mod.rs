@@ -9,6 +9,7 @@ pub mod injury;
 pub mod log_injury;
 pub mod odd;
 pub mod page;
+pub mod provable;
 pub mod record;
 pub mod rng;
 pub mod site;

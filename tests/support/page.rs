@@ -77,6 +77,24 @@ pub fn rows(db: &[u8], page_size: usize, pages: &BTreeSet<u32>) -> BTreeMap<u64,
     rows
 }
 
+/// The rows on one page image, as far as they are on it: row id to the bytes of the record there. Empty when it is no
+/// table leaf.
+pub fn leaf(image: &[u8], number: u32) -> BTreeMap<u64, Vec<u8>> {
+    let mut rows = BTreeMap::new();
+    let head = if number == 1 { 100 } else { 0 };
+    if image.get(head) != Some(&0x0d) {
+        return rows;
+    }
+    for i in 0..be16(image, head + 3).min(image.len() / 4) {
+        let Some(pointer) = image.get(head + 8 + 2 * i..head + 10 + 2 * i) else { break };
+        let Some((length, at)) = varint(image, be16(pointer, 0)) else { continue };
+        let Some((rowid, at)) = varint(image, at) else { continue };
+        let end = at.saturating_add(usize::try_from(length).unwrap_or(0)).min(image.len());
+        rows.insert(rowid, image.get(at..end).unwrap_or_default().to_vec());
+    }
+    rows
+}
+
 fn cell(db: &[u8], page_size: usize, leaf: &[u8], at: usize) -> Option<(u64, Vec<u8>)> {
     let (length, at) = varint(leaf, at)?;
     let (rowid, at) = varint(leaf, at)?;

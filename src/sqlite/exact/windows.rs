@@ -26,6 +26,14 @@ impl<'a> Images<'a> {
         frames.get(frames.partition_point(|n| *n <= behind)).copied().unwrap_or(u32::MAX)
     }
 
+    /// The frame by which every page that the database has at a commit behind frame `n` has an image behind it;
+    /// `u32::MAX` when there is none.
+    pub(super) fn any_page(&self, n: u32, commits: &[u32]) -> u32 {
+        let behind = commits.get(commits.partition_point(|c| *c < n)..).unwrap_or(&[]);
+        let size = behind.iter().filter_map(|c| self.scan.frame(*c)).map(|f| f.commit).max().unwrap_or(u32::MAX);
+        self.every_page(self.accepted.partition_point(|a| *a <= n), size)
+    }
+
     /// For each lost frame the stretch of commits at which it matters: from itself to the frame by which every page it
     /// can have been has a later image, or lies beyond the end of the database for good.
     pub(super) fn windows(&self, lost: &[(u32, Vec<u32>)], commits: &[u32]) -> Vec<(u32, u32)> {

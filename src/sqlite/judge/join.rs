@@ -39,6 +39,17 @@ fn confirms(segment: &Segment, scan: &WalScan, hint: Option<&ShmHint>, salt: [u3
     })
 }
 
+/// True when all frames behind the last commit, up to the last that verifies, have the headers of a transaction that
+/// never ended, and no damaged word would explain a break among them.
+pub(super) fn open(generation: &Generation, scan: &WalScan, from: usize, committed: u32) -> bool {
+    let gaps = || generation.segments.iter().skip(from).filter_map(|s| s.gap.as_ref());
+    let end = generation.segments.last().map_or(committed, |s| s.last);
+    // What the images hold does not matter: an image is damaged or rewritten, and either way nobody committed it.
+    let rewritten = |gap: &Gap| gap.proof.is_none() && gap.believed.is_none() && gap.rebuilt.is_none();
+    let mut frames = (committed.saturating_add(1)..=end).filter_map(|n| scan.frame(n));
+    gaps().all(rewritten) && frames.all(|f| f.salt == generation.salt && f.page != 0 && f.commit == 0)
+}
+
 /// Accepts segments from the front for as long as each is proved to descend from the one before.
 pub(super) fn join(generation: &Generation, scan: &WalScan, hint: Option<&ShmHint>, v: &mut LogVerdict) -> Joined {
     let mut joined = Joined::default();
@@ -47,11 +58,15 @@ pub(super) fn join(generation: &Generation, scan: &WalScan, hint: Option<&ShmHin
     let mut committed = 0;
     // Verified frames behind the last commit of all, and behind a well-formed break, belong to a transaction that never
     // ended: SQLite rewrites spilled frames in place and mends the sums only at the commit. Behind damage they may be
-    // what is left of one that did.
+    // what is left of one that did, and behind a whole header the break may be of a commit, unless the index knows that
+    // there was none, or every header says so.
     let ended_by = generation.segments.iter().rposition(|s| last_commit(s, scan).is_some()).map_or(0, |i| i + 1);
     for (i, segment) in generation.segments.iter().enumerate() {
         let well_formed = segment.gap.as_ref().is_some_and(|g| g.kind == BreakKind::WellFormed);
-        if i >= ended_by && well_formed && scan.header.is_err() {
+        let none_since = || hint.is_some_and(|h| super::live::names(h, scan, generation.salt, committed));
+        if i >= ended_by
+            && (well_formed && (scan.header.is_err() || none_since()) || open(generation, scan, i, committed))
+        {
             break;
         }
         let ends_with = last_commit(segment, scan);

@@ -61,7 +61,9 @@ fn spread(file: &dyn ReadAt, sizes: &[u32]) -> io::Result<(u32, bool)> {
 
 /// The header's checksum, proved by frame 1: the sum is run backwards through the frame, and what comes out must be the
 /// sum of a header with this geometry and the frame's salts, whatever its checkpoint number. 64 bits are given and 32
-/// are free, so a frame that is not the first, or not whole, passes once in about four thousand million.
+/// are free, so a frame that is not the first, or not whole, passes once in about four thousand million. The exception:
+/// a flip of the topmost bit of one word looks like another checkpoint number one time in three, and with the header
+/// gone nothing tells the two apart.
 pub(super) fn proved_seed(page_size: u32, big_endian: bool, first: &[u8]) -> Option<Sum> {
     let seed = unsum(big_endian, [be32(first, 16), be32(first, 20)], first.get(24..)?);
     let seed = unsum(big_endian, seed, first.get(..8)?);

@@ -9,6 +9,7 @@
 
 pub mod bytes;
 pub mod database;
+pub mod journal;
 pub mod log;
 pub mod meter;
 pub mod seeds;
@@ -34,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "record", max_len: 1024, heap: (64, 4 << 10), run: bytes::record },
     Target { name: "superblock", max_len: 2048, heap: (16, 16 << 10), run: bytes::superblock },
     Target { name: "wal", max_len: 5120, heap: (64, 4 << 20), run: log::wal },
+    Target { name: "journal", max_len: 6144, heap: (64, 64 << 10), run: journal::journal },
     Target { name: "shm", max_len: 4096, heap: (64, 1 << 20), run: log::shm },
     Target { name: "file", max_len: 6144, heap: (64, 4 << 20), run: database::file },
     Target { name: "engine", max_len: 6144, heap: (64, 4 << 20), run: database::engine },

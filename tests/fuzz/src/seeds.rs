@@ -1,5 +1,6 @@
 //! Inputs to begin with, made by the real engine: databases of many shapes, logs of killed writers, whole records.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::Connection;
@@ -47,12 +48,18 @@ pub fn databases() -> Vec<Vec<u8>> {
     all.iter().map(|sql| database(sql)).collect()
 }
 
-/// The files of a writer that was killed: database and log, pages of 512 bytes.
-fn killed(name: &str, autocheckpoint: u32, sql: &[String]) -> (Vec<u8>, Vec<u8>) {
+/// A directory of its own for each call.
+fn scratch(name: &str) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let dir = std::env::temp_dir().join(format!("pyv-seeds-{}-{n}-{name}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// The files of a writer that was killed: database and log, pages of 512 bytes.
+fn killed(name: &str, autocheckpoint: u32, sql: &[String]) -> (Vec<u8>, Vec<u8>) {
+    let dir = scratch(name);
     let path = dir.join("live.db");
     let conn = Connection::open(&path).unwrap();
     let pragmas = format!(
@@ -96,6 +103,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "record" => records(),
         "file" | "engine" => databases(),
         "wal" => wal(),
+        "journal" => journals(),
         "shm" => vec![vec![1; 97], vec![3; 137], [vec![1], vec![0; 400]].concat()],
         "superblock" => superblocks(),
         "slots" => slots(),
@@ -142,6 +150,34 @@ fn wal() -> Vec<Vec<u8>> {
             all.push(make([flag, 0, pages, 0, 6, 0x55, frame, 4, 1, 12, 3, 0, 0, 0, 0, 0]));
         }
     }
+    all
+}
+
+/// Hot journals of transactions that spilled, and what a finished one leaves.
+fn journals() -> Vec<Vec<u8>> {
+    let dir = scratch("journal");
+    let (path, beside) = (dir.join("live.db"), dir.join("live.db-journal"));
+    let mut all = Vec::new();
+    for (mode, cache, change) in [
+        ("DELETE", 2000, "UPDATE t SET b='x'"),
+        ("PERSIST", 4, "DELETE FROM t WHERE a % 2; INSERT INTO t VALUES(99, zeroblob(900))"),
+        ("TRUNCATE", 4, "UPDATE t SET b=b||'y'"),
+    ] {
+        let _ = std::fs::remove_file(&path);
+        let conn = Connection::open(&path).unwrap();
+        conn.execute_batch(&format!(
+            "PRAGMA page_size=512; PRAGMA journal_mode={mode}; PRAGMA cache_size={cache};
+             CREATE TABLE t(a INTEGER PRIMARY KEY, b); {FILL} t SELECT i, hex(zeroblob(i)) FROM n; BEGIN; {change};"
+        ))
+        .unwrap();
+        for flags in [0, 1] {
+            let journal = std::fs::read(&beside).unwrap();
+            all.push([vec![flags, 0, 0, 0], journal].concat());
+        }
+        conn.execute_batch("COMMIT").unwrap();
+        all.push([vec![0; 4], std::fs::read(&beside).unwrap_or_default()].concat());
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
     all
 }
 
