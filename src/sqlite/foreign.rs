@@ -9,7 +9,7 @@
 //!   repeats its counter), its schema cookie is not above the first image's, and the encoding is the same;
 //! * until page 1 is first written the database keeps its size: every commit before that names the size in S0's header;
 //! * a file is longer than every commit says only where the first commit is a vacuum, which raises the schema cookie;
-//! * while the schema cookie is the same, the schema's own rows on page 1 are the same, sector by sector;
+//! * while the schema cookie is the same, the schema's own rows on page 1 are the same, sector by sector or row by row;
 //! * the marks of AUTOINCREMENT only grow: the database's are not above those of the last image of their page;
 //! * every page of the last commit is in one of the two files.
 //!
@@ -109,6 +109,23 @@ pub(super) fn sequence_root(page_one: &[u8], usable: u32) -> Option<u32> {
         }
         _ => None,
     })
+}
+
+/// Kind, name, root page and length of the statement.
+type SchemaRow = (Vec<u8>, Vec<u8>, i64, usize);
+
+/// The objects that page 1 names, each with its root page and the length of its statement; `None` where page 1 is not the
+/// whole schema or cannot be read. The letters of a statement are left out: one that rotted names the same object.
+pub(super) fn schema_rows(page_one: &[u8], usable: u32) -> Option<Vec<SchemaRow>> {
+    let page = Page::parse(page_one, 1, usable).filter(|p| p.kind == PageKind::TableLeaf)?;
+    let row = |i| match values(page.cell(i)?.local).as_deref() {
+        Some([Value::Text(kind), Value::Text(name), _, Value::Integer(root), sql]) => {
+            let length = if let Value::Text(sql) = sql { sql.len() } else { 0 };
+            Some((kind.to_vec(), name.to_vec(), *root, length))
+        }
+        _ => None,
+    };
+    (0..page.cells).map(row).collect()
 }
 
 /// Why a log cannot belong to a database with this page 1 and this many pages; `None` when nothing speaks against it.

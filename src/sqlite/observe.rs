@@ -167,6 +167,9 @@ fn origin(
     let mut strange: Vec<(usize, usize)> = (0..held.len().div_ceil(SECTOR)).map(|i| (i * SECTOR, SECTOR)).collect();
     let root = foreign::sequence_root(&held, usable);
     let (mut seen, mut sequence) = (false, None);
+    // The same rows, whatever lies between them: a bit that rotted in unused bytes makes no other database.
+    let own_rows = foreign::schema_rows(&held, usable);
+    let mut same_rows = false;
     for n in 1..=committed {
         let Some(frame) = scan.frame(n) else { break };
         if frame.page == 1 {
@@ -178,6 +181,7 @@ fn origin(
             origin.held |= image.len() == size && image.get(..SECTOR) == held.get(..SECTOR);
             let part = |bytes: &[u8], at: usize, len: usize| bytes.get(at.max(TREE)..at + len).map(<[u8]>::to_vec);
             strange.retain(|(at, len)| part(&image, *at, *len) != part(&held, *at, *len));
+            same_rows |= own_rows.is_some() && foreign::schema_rows(&image, usable) == own_rows;
         }
         if Some(frame.page) == root {
             sequence = Some(n);
@@ -192,7 +196,7 @@ fn origin(
             }
         }
     }
-    origin.other_schema = seen && !strange.is_empty();
+    origin.other_schema = seen && !strange.is_empty() && !same_rows;
     // A page that some frame has as it is was copied back from here.
     let copied = std::mem::take(&mut origin.sequence_ahead);
     if let (Some(root), Some(n), false) = (root, sequence, copied) {
