@@ -21,11 +21,11 @@ use crate::edge::{Look, Machine, TableRows, durable};
 use crate::journal::{self, Intent, Phase, QUARANTINE, STAGE, Target};
 use crate::queue::{COLUMNS, Item, MAX_ID, Rejected, SCHEMA, TABLE, item, lines};
 use crate::record;
-use crate::sqlite::check::Scope;
+use crate::sqlite::check::{SchemaEntry, Scope};
 use crate::sqlite::judge::Completeness;
 use crate::sqlite::overlay::{Fold, Overlay};
 use crate::sqlite::rows::{self, Cell, Claimed, Column, Raw};
-use crate::sqlite::schema;
+use crate::sqlite::schema::{self, described};
 
 /// Bytes kept free beside what a rebuild needs.
 const MARGIN: u64 = 4 << 20;
@@ -125,7 +125,10 @@ fn in_pages(pages: &Overlay<'_>, stray: bool) -> io::Result<Rows> {
         facts(table, &mut result);
         table::each(pages, table, &mut claimed, &mut |raw| seen.take(&raw, &table.columns, &mut result, false))?;
         result.sequence = sequence(pages)?.max(seen.highest);
-        for entry in table.schema.iter().filter(|e| e.kind == "table" && e.root > 0) {
+        // Pages of other tables hold no rows of the queue. What hangs below one of SQLite's own may, where roots were
+        // exchanged: no row of theirs looks like one of the queue's.
+        let other = |e: &&SchemaEntry| e.kind == "table" && e.root > 0 && !e.name.to_lowercase().starts_with("sqlite_");
+        for entry in table.schema.iter().filter(other) {
             rows::leaves(pages, entry.root, table.usable(), &mut claimed)?;
         }
     }
@@ -224,8 +227,13 @@ fn facts(table: &Table, into: &mut Rows) {
         .filter(|e| e.kind == "table" && !own(&e.name) && !e.name.to_lowercase().starts_with("sqlite_"))
         .map(|e| e.name.clone())
         .collect();
-    if COLUMNS.iter().all(|c| table.column(c).is_some()) {
-        let rest = |e: &&crate::sqlite::check::SchemaEntry| e.kind != "table" && own(&e.table) && !e.sql.is_empty();
+    // Its text may be damaged where the row that holds it reads well: it must make the table that it is kept for.
+    let named = schema::table(&table.entry.sql).is_ok_and(|t| own(&t.name));
+    if named && COLUMNS.iter().all(|c| table.column(c).is_some()) {
+        let rest = |e: &&SchemaEntry| {
+            let makes = |e: &SchemaEntry| described(&e.sql).is_some_and(|d| d.name.eq_ignore_ascii_case(&e.name));
+            e.kind != "table" && own(&e.table) && makes(e)
+        };
         into.create = std::iter::once(table.entry.sql.clone())
             .chain(table.schema.iter().filter(rest).map(|e| e.sql.clone()))
             .collect();
