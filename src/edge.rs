@@ -202,6 +202,9 @@ pub trait Machine: Look {
     /// `PRAGMA integrity_check` by the real engine on a *staged* file: the lines it prints (`["ok"]` when sound) and
     /// the rows of each table. Leaves no side file and the contents unchanged.
     fn engine_check(&mut self, staged: &Path) -> io::Result<(Vec<String>, Vec<TableRows>)>;
+    /// What the real engine says of CHECK constraints in a *staged* file, which [`Machine::engine_check`] does not look
+    /// at: one line for each table with rows that break one. Leaves no side file and the contents unchanged.
+    fn engine_constraints(&mut self, staged: &Path) -> io::Result<Vec<String>>;
     /// By the real engine, on two *staged* files: inserts into every rowid table of `base` the rows of `donor` whose
     /// rowid lies above the highest of `base`. Triggers and foreign keys are off. Leaves no side file.
     fn engine_append(&mut self, base: &Path, donor: &Path) -> io::Result<Vec<TableGain>>;

@@ -47,6 +47,9 @@ pub struct Detail {
     pub tables: Vec<TableRows>,
     /// Rows taken over from a later commit.
     pub gained: Vec<TableGain>,
+    /// What the engine says of CHECK constraints of the result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<String>,
     /// Where the originals are.
     pub quarantine: Option<PathBuf>,
     /// Digests of the preserved originals (name, SHA-256).

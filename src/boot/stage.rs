@@ -76,7 +76,12 @@ fn candidate_file(machine: &mut dyn Machine, build: &Build, candidate: &Candidat
     if lines != ["ok"] {
         return Ok(Err(lines.first().cloned().unwrap_or_default()));
     }
-    Ok(Ok(Detail { tables, ..detail }))
+    // Told, and no reason to refuse: no lower rung has better values.
+    let broken = match machine.engine_constraints(staged) {
+        Ok(lines) => lines,
+        Err(e) => vec![format!("its CHECK constraints could not be looked at: {e}")],
+    };
+    Ok(Ok(Detail { tables, broken, ..detail }))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -200,11 +205,16 @@ fn prepare(
 
 /// What was built, as the report tells it.
 fn told(candidate: &Candidate, detail: Detail) -> Detail {
+    let mut text = match detail.text.as_str() {
+        "" => format!("{} candidate built and checked", word(candidate)),
+        built => format!("{built}; the result is checked"),
+    };
+    for line in &detail.broken {
+        text.push_str("; ");
+        text.push_str(line);
+    }
     Detail {
-        text: match detail.text.as_str() {
-            "" => format!("{} candidate built and checked", word(candidate)),
-            built => format!("{built}; the result is checked"),
-        },
+        text,
         action: Some(detail.action.clone().unwrap_or_else(|| word(candidate).to_string())),
         completeness: Some(detail.completeness.unwrap_or(candidate.completeness)),
         frames_lost: candidate.frames_lost,
@@ -243,6 +253,7 @@ fn note(look: &dyn Look, build: &Build, candidate: &Candidate, staged: &Path, de
         "rows_lost": lost,
         "lost_and_found": detail.lost_and_found,
         "rows_from_later_commit": added,
+        "constraints": detail.broken,
         "quarantine": quarantine.map(|p| p.display().to_string()),
         // Null where there is no audit chain in it. It bridges the repair: later heads are compared with this one.
         "chain_head": chain::head_in_file(look, staged),

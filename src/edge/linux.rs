@@ -94,13 +94,17 @@ impl LinuxMachine {
 
     /// Runs the engine in a thread and reports a sign of life while it may still be getting somewhere. When it should
     /// have been done it is interrupted; should even that fail, the silence lets the deadline of the stage end us.
-    fn watched_check(&self, staged: &Path) -> io::Result<engine::Checked> {
+    fn interruptible<T: Send + 'static>(
+        &self,
+        staged: &Path,
+        work: impl FnOnce(&Path, &dyn Fn(engine::InterruptHandle)) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let limit = Duration::from_secs(60 + fs::symlink_metadata(staged)?.len() / ENGINE_FLOOR);
         let (started, handle) = mpsc::channel();
         let (ended, outcome) = mpsc::channel();
         let path = staged.to_path_buf();
         std::thread::Builder::new().name("engine".into()).spawn(move || {
-            let checked = engine::check_file_watched(&path, |handle| drop(started.send(handle)));
+            let checked = work(&path, &|handle| drop(started.send(handle)));
             // Nobody listens when the caller has given up; there is nothing left to tell then.
             drop(ended.send(checked));
         })?;
@@ -251,7 +255,11 @@ impl Machine for LinuxMachine {
     }
 
     fn engine_check(&mut self, staged: &Path) -> io::Result<(Vec<String>, Vec<TableRows>)> {
-        self.watched_check(staged)
+        self.interruptible(staged, |path, watch| engine::check_file_watched(path, watch))
+    }
+
+    fn engine_constraints(&mut self, staged: &Path) -> io::Result<Vec<String>> {
+        self.interruptible(staged, |path, watch| engine::constraints_file(path, watch))
     }
 
     fn engine_append(&mut self, base: &Path, donor: &Path) -> io::Result<Vec<TableGain>> {

@@ -46,19 +46,15 @@ pub fn check_objects_bytes(bytes: &[u8], tables: &[String]) -> io::Result<Vec<Ob
     check_objects(&db, tables)
 }
 
-fn check_objects(db: &Connection, tables: &[String]) -> io::Result<Vec<ObjectCheck>> {
+pub(super) fn check_objects(db: &Connection, tables: &[String]) -> io::Result<Vec<ObjectCheck>> {
     let mut checked = Vec::new();
     for table in tables {
         let mut check = ObjectCheck { table: table.clone(), lines: Vec::new(), unable: None };
         // The settings are made again for each, so that a schema that cannot be read is said of each.
         if let Err(e) = defend(db).and_then(|()| one(db, table, &mut check.lines)) {
             let text: String = e.to_string().chars().take(MAX_LINE).collect();
-            // A function or collation of the application that is not here is no statement about the contents.
-            let ours = ["no such function", "no such collation", "no such module", "no such table"];
             match damage(&e) {
-                Some(_) if ours.iter().any(|w| text.contains(w)) && !text.contains("malformed") => {
-                    check.unable = Some(text);
-                }
+                Some(_) if foreign(&e) => check.unable = Some(text),
                 Some(line) => check.lines.push(line),
                 None => return Err(failed(e)),
             }
@@ -66,6 +62,13 @@ fn check_objects(db: &Connection, tables: &[String]) -> io::Result<Vec<ObjectChe
         checked.push(check);
     }
     Ok(checked)
+}
+
+/// True when a function or collation of the application is not here: no statement about the contents.
+pub(super) fn foreign(e: &rusqlite::Error) -> bool {
+    let ours = ["no such function", "no such collation", "no such module", "no such table"];
+    let text = e.to_string();
+    ours.iter().any(|w| text.contains(w)) && !text.contains("malformed")
 }
 
 fn one(db: &Connection, table: &str, lines: &mut Vec<String>) -> rusqlite::Result<()> {

@@ -275,3 +275,46 @@ fn a_view_or_trigger_whose_text_cannot_be_read_is_named() {
     let names: Vec<String> = check_texts(&texts).unwrap().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["bad", "two"]);
 }
+
+#[test]
+fn rows_that_break_a_check_constraint_are_told_and_the_staged_file_stays_as_it_was() {
+    let dir = TempDir::new().unwrap();
+    let path = make(
+        dir.path(),
+        "a.db",
+        "CREATE TABLE c(v INTEGER CHECK (v > 0), \"a check\" TEXT); CREATE TABLE d(v CHECK (v <> 7));
+         PRAGMA ignore_check_constraints = ON; INSERT INTO c VALUES (1, ''), (-1, ''), (-2, ''); INSERT INTO d VALUES (1);",
+    );
+    let before = fs::read(&path).unwrap();
+    assert_eq!(check_file(&path).unwrap().0, ["ok"], "the gate does not look at them");
+    let lines = constraints_file(&path, |_| {}).unwrap();
+    assert!(lines.len() == 1 && lines[0].contains("rows of c break"), "{lines:?}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(names(dir.path()), ["a.db"]);
+    assert_eq!(constraints_bytes(&before).unwrap(), lines);
+    let none = make(dir.path(), "b.db", &readings(10));
+    assert_eq!(constraints_file(&none, |_| {}).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_collation_of_the_application_refuses_no_sound_file_and_hides_no_damage() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a.db");
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(
+        "CREATE TABLE t(a TEXT COLLATE NOCASE, b); CREATE INDEX t_a ON t(a); CREATE TABLE u(x); CREATE INDEX u_x ON u(x);
+         INSERT INTO t VALUES ('one', 1), ('two', 2); INSERT INTO u VALUES (1), (2), (3); PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = replace(sql, 'NOCASE', 'theirs');",
+    )
+    .unwrap();
+    let root: i64 = db.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'u_x'", [], |r| r.get(0)).unwrap();
+    drop(db);
+    let mut bytes = fs::read(&path).unwrap();
+    let (lines, counted) = check_bytes(&bytes).unwrap();
+    assert_eq!((lines.as_slice(), rows(&counted, "u")), (["ok".to_string()].as_slice(), Some(3)));
+    assert_eq!(check_file(&path).unwrap(), (lines, counted));
+    // An index entry gone: the number of cells of its page is one less.
+    let page = usize::try_from(root - 1).unwrap() * 4096;
+    bytes[page + 4] -= 1;
+    assert_ne!(check_bytes(&bytes).unwrap().0, ["ok"]);
+}

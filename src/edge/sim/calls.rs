@@ -189,6 +189,10 @@ impl Machine for SimMachine {
         engine::check_bytes(self.readable(staged)?)
     }
 
+    fn engine_constraints(&mut self, staged: &Path) -> io::Result<Vec<String>> {
+        engine::constraints_bytes(self.readable(staged)?)
+    }
+
     /// The result is not durable: whoever installs it must sync it, as on the real machine.
     fn engine_append(&mut self, base: &Path, donor: &Path) -> io::Result<Vec<TableGain>> {
         self.op(|this| {
