@@ -54,7 +54,16 @@ fn content_len(serial: i64) -> Option<usize> {
 }
 
 /// Big-endian two's complement of 1 to 8 bytes.
+#[inline]
 fn integer(content: &[u8]) -> i64 {
+    // Reals and the widths that most integers have, without a loop.
+    match *content {
+        [a, b, c, d, e, f, g, h] => return i64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        [a, b, c, d] => return i64::from(i32::from_be_bytes([a, b, c, d])),
+        [a, b] => return i64::from(i16::from_be_bytes([a, b])),
+        [a] => return i64::from(i8::from_be_bytes([a])),
+        _ => {}
+    }
     let negative = content.first().is_some_and(|b| b & 0x80 != 0);
     let start: i64 = if negative { -1 } else { 0 };
     content.iter().fold(start, |acc, b| (acc << 8) | i64::from(*b))
@@ -155,6 +164,7 @@ impl Field {
     }
 
     /// The value; `None` when `payload` ends before it does.
+    #[inline(always)]
     pub fn value<'a>(&self, payload: &'a [u8]) -> Option<Value<'a>> {
         match self.class {
             Class::Null => return Some(Value::Null),

@@ -54,7 +54,7 @@ pub(super) fn check_objects(db: &Connection, tables: &[String]) -> io::Result<Ve
         if let Err(e) = defend(db).and_then(|()| one(db, table, &mut check.lines)) {
             let text: String = e.to_string().chars().take(MAX_LINE).collect();
             match damage(&e) {
-                Some(_) if foreign(&e) => check.unable = Some(text),
+                Some(_) if foreign(&e) && !garbled(db, &text) => check.unable = Some(text),
                 Some(line) => check.lines.push(line),
                 None => return Err(failed(e)),
             }
@@ -66,9 +66,38 @@ pub(super) fn check_objects(db: &Connection, tables: &[String]) -> io::Result<Ve
 
 /// True when a function or collation of the application is not here: no statement about the contents.
 pub(super) fn foreign(e: &rusqlite::Error) -> bool {
-    let ours = ["no such function", "no such collation", "no such module", "no such table"];
+    let ours = ["no such function", "unknown function", "no such collation", "no such module", "no such table"];
     let text = e.to_string();
     ours.iter().any(|w| text.contains(w)) && !text.contains("malformed")
+}
+
+/// True when the name that is not known here is one of the engine's own with a bit fallen over, or with one character that
+/// no name has: then the schema is damaged, and no application has such a thing.
+fn garbled(db: &Connection, text: &str) -> bool {
+    let Some((what, name)) = text.split_once(": ") else { return false };
+    let name = name.split(" in ").next().unwrap_or(name).trim_end_matches("()");
+    let list = match what.rsplit(' ').next() {
+        Some("function") => "SELECT DISTINCT name FROM pragma_function_list",
+        Some("sequence") => "SELECT name FROM pragma_collation_list",
+        Some("module") => "SELECT name FROM pragma_module_list",
+        _ => return false,
+    };
+    let known = || -> rusqlite::Result<Vec<String>> {
+        db.prepare(list)?.query_map([], |row| row.get::<_, String>(0))?.collect()
+    };
+    known().is_ok_and(|names| names.iter().any(|own| one_off(own, name)))
+}
+
+/// True when two names of the same length differ in one character, and there by one bit or by what no name has.
+fn one_off(own: &str, name: &str) -> bool {
+    if own.chars().count() != name.chars().count() {
+        return false;
+    }
+    let mut differing = own.chars().zip(name.chars()).filter(|(a, b)| !a.eq_ignore_ascii_case(b));
+    let (Some((a, b)), None) = (differing.next(), differing.next()) else { return false };
+    let bits = |a: char| (u32::from(a) ^ u32::from(b)).count_ones();
+    let strange = !(b.is_ascii_alphanumeric() || b == '_');
+    strange || bits(a.to_ascii_lowercase()) == 1 || bits(a.to_ascii_uppercase()) == 1
 }
 
 fn one(db: &Connection, table: &str, lines: &mut Vec<String>) -> rusqlite::Result<()> {

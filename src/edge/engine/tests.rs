@@ -318,3 +318,32 @@ fn a_collation_of_the_application_refuses_no_sound_file_and_hides_no_damage() {
     bytes[page + 4] -= 1;
     assert_ne!(check_bytes(&bytes).unwrap().0, ["ok"]);
 }
+
+#[test]
+fn a_name_of_the_engines_own_with_a_bit_fallen_over_is_damage_and_no_application() {
+    let sound = |from: &str, to: &str| {
+        let mut db = Connection::open_in_memory().unwrap();
+        db.execute_batch(&format!(
+            "PRAGMA encoding = 'UTF-16le'; CREATE TABLE t(a TEXT COLLATE NOCASE, b, CHECK (length(b) < 9));
+             CREATE INDEX t_a ON t(a); INSERT INTO t VALUES ('one', 1); PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET sql = replace(sql, '{from}', '{to}');"
+        ))
+        .unwrap();
+        let bytes = db.serialize("main").unwrap().to_vec();
+        let checks = check_objects_bytes(&bytes, &["t".to_string()]).unwrap();
+        (checks[0].lines.clone(), checks[0].unable.clone())
+    };
+    for (from, to) in
+        [("NOCASE", "NOCA\u{4053}E"), ("NOCASE", "NOGASE"), ("NOCASE", "NOC\u{e9}SE"), ("length", "lungth")]
+    {
+        let (lines, unable) = sound(from, to);
+        assert!(
+            unable.is_none() && lines.len() == 1 && ["no such", "unknown"].iter().any(|w| lines[0].starts_with(w)),
+            "{to}: {lines:?} {unable:?}"
+        );
+    }
+    for (from, to) in [("NOCASE", "GERMAN"), ("NOCASE", "LTRIM"), ("length", "lenght"), ("length", "weight")] {
+        let (lines, unable) = sound(from, to);
+        assert!(unable.is_some() && lines.is_empty(), "{to}: {lines:?} {unable:?}");
+    }
+}

@@ -49,18 +49,16 @@ impl Naming {
 
     /// Takes an entry that the table implies or the index holds. `row` is its rowid, or stands for its primary key, which
     /// `key` then gives in words.
-    pub fn note(&mut self, tree: usize, mixed: u128, row: i64, of_table: bool, key: &dyn Fn() -> Option<String>) {
+    pub fn note(&mut self, tree: usize, mixed: u64, row: i64, of_table: bool, key: &dyn Fn() -> Option<String>) {
         if tree != self.tree {
             return;
         }
         let spread = row.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
         let at = usize::try_from(spread).unwrap_or(0);
-        #[allow(clippy::cast_possible_truncation)]
-        let word = (mixed ^ (mixed >> 64)) as u64;
         match &self.uneven {
             None => {
                 if let Some(bucket) = self.buckets.get_mut(at) {
-                    *bucket = if of_table { bucket.wrapping_add(word) } else { bucket.wrapping_sub(word) };
+                    *bucket = if of_table { bucket.wrapping_add(mixed) } else { bucket.wrapping_sub(mixed) };
                 }
             }
             Some(uneven) if uneven.get(at).copied().unwrap_or(false) => {
@@ -68,7 +66,7 @@ impl Naming {
                     self.full = true;
                     return;
                 }
-                *self.gathered.entry((row, word)).or_insert(0) += if of_table { 1 } else { -1 };
+                *self.gathered.entry((row, mixed)).or_insert(0) += if of_table { 1 } else { -1 };
                 if !self.keys.contains_key(&row)
                     && let Some(words) = key()
                 {

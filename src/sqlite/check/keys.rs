@@ -164,9 +164,7 @@ impl Judge<'_> {
         for field in keys.primary.iter().map(|at| fields.get(*at)) {
             mix.value(field.and_then(|f| f.value(bytes)).unwrap_or(Value::Null));
         }
-        #[allow(clippy::cast_possible_truncation)]
-        let low = mix.end() as i64;
-        low
+        mix.end().cast_signed()
     }
 }
 

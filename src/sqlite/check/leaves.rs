@@ -44,6 +44,7 @@ impl Judge<'_> {
 
     /// A cell that can be used; `None` after a finding. `used` guards against cells laid over one another thousands of
     /// times, which would be read as often.
+    #[inline(always)]
     fn cell_at<'p>(
         &mut self,
         tree: usize,
@@ -66,6 +67,7 @@ impl Judge<'_> {
         }
     }
 
+    #[inline(always)]
     fn overlap(&mut self, tree: usize, number: u32, used: usize) -> bool {
         let over = used > self.env.geometry.usable;
         if over {

@@ -103,7 +103,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Cell `i`, and where it begins and ends (exclusive); an error says what is impossible about it.
-    #[inline]
+    #[inline(always)]
     pub fn cell(&self, i: usize, geometry: &Geometry) -> Result<(CellAt<'a>, (usize, usize)), &'static str> {
         let at = usize::from(be16(self.bytes, self.pointers + 2 * i));
         if at < self.content || at + 4 > self.bytes.len() {

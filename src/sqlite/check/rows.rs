@@ -105,7 +105,7 @@ impl Judge<'_> {
         if encoding <= 1 {
             let odd = |f: &Field| {
                 f.class == Class::Text
-                    && matches!(f.value(bytes), Some(Value::Text(t)) if std::str::from_utf8(t).is_err())
+                    && matches!(f.value(bytes), Some(Value::Text(t)) if !t.is_ascii() && std::str::from_utf8(t).is_err())
             };
             if fields.iter().any(odd) {
                 self.tally.odd(tree, number, rowid.unwrap_or(0));
@@ -168,7 +168,7 @@ impl Judge<'_> {
 
     /// Adds an entry that an index holds.
     #[inline]
-    pub fn held(&mut self, tree: usize, mixed: u128, rowid: i64, key: &dyn Fn() -> Option<String>) {
+    pub fn held(&mut self, tree: usize, mixed: u64, rowid: i64, key: &dyn Fn() -> Option<String>) {
         match &mut self.tally.aim {
             Aim::Check => {
                 if let Some((_, index)) = self.tally.sums.get_mut(tree) {

@@ -1,7 +1,7 @@
 //! Keyed, order-independent sums of index entries.
 //!
 //! A table implies one entry per row for each of its indexes; the index holds entries in another order. If the sums over
-//! both, of a keyed 128-bit value per entry, agree, the two hold the same entries but for a chance of 2^-64 for random
+//! both, of a keyed 64-bit value per entry, agree, the two hold the same entries but for a chance of 2^-64 for random
 //! damage, and whoever made the file did not know the key. The key is a value from outside: no randomness lives here.
 //!
 //! Entries are mixed in a canonical form: a real that is a whole number as that integer (records hold `REAL` columns
@@ -71,7 +71,7 @@ impl Mix<'_> {
     }
 
     /// Mixes one value. Each kind has a secret of its own, so that values of different kinds agree by chance alone.
-    #[inline]
+    #[inline(always)]
     pub fn value(&mut self, value: Value<'_>) {
         let [.., null, real, text, blob] = self.keyed.kinds;
         match value {
@@ -113,11 +113,10 @@ impl Mix<'_> {
 
     /// Ends the entry.
     #[inline]
-    pub fn end(self) -> u128 {
-        let [_, k1, k2, k3] = self.keyed.k;
+    pub fn end(self) -> u64 {
+        let [_, k1, k2, _] = self.keyed.k;
         let (low, high) = product(self.state ^ k1, k2);
-        let (low2, high2) = product(low ^ high.rotate_left(17) ^ k3, k1);
-        u128::from(low ^ high2) | u128::from(high ^ low2) << 64
+        low ^ high
     }
 }
 
@@ -127,7 +126,7 @@ pub struct Side {
     /// Entries.
     pub count: u64,
     /// Sum of their mixed values.
-    pub sum: u128,
+    pub sum: u64,
 }
 
 impl Side {
@@ -139,7 +138,7 @@ impl Side {
 
     /// Adds an entry.
     #[inline]
-    pub fn add(&mut self, mixed: u128) {
+    pub fn add(&mut self, mixed: u64) {
         self.count = self.count.wrapping_add(1);
         self.sum = self.sum.wrapping_add(mixed);
     }
