@@ -163,6 +163,11 @@ fn check_against_integrity_check_and_a_raw_read() {
     let raw = best("raw", runs);
     let ours = best("ours", runs);
     let engine = best("engine", 1);
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!(
+        "the best of {runs} runs, integrity_check once; load {}: at more than 1.5 trust the CPU seconds alone",
+        load.trim()
+    );
     println!("{:22} {:>8} {:>8} {:>9} {:>12}", "", "wall s", "CPU s", "RSS MiB", "bytes read");
     for (name, u) in [("raw sequential read", &raw), ("check", &ours), ("integrity_check", &engine)] {
         println!("{name:22} {:>8.2} {:>8.2} {:>9.1} {:>12}", u.wall, u.cpu, u.rss, u.read);

@@ -384,7 +384,7 @@ fn database(d: &DatabaseEvidence) -> DatabaseVerdict {
     // What was read while it changed is a mixture of two states, and its findings are about neither.
     if let Some(s) = d.structure.as_ref().filter(|_| !d.moving) {
         findings.extend(s.findings.iter().cloned());
-        if s.out_of_time {
+        if s.out_of_time && s.findings.iter().all(|f| f.code != "device-failing") {
             let text = "the time budget ended before every page was read; the rest is left to a scrub";
             findings.push(Finding::new(Level::Info, "check-budget-spent", text));
         }
