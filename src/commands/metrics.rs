@@ -11,7 +11,7 @@ use super::Context;
 use super::status::left;
 use crate::boot::assess::{Cause, StructureVerdict};
 use crate::boot::report::{BootReport, DatabaseReport};
-use crate::boot::{chain, fold, queue};
+use crate::boot::{chain, fold, queue, saved};
 use crate::edge::{FileKind, Look, Machine};
 use crate::journal::QUARANTINE;
 use crate::sqlite::judge::Completeness;
@@ -84,6 +84,7 @@ pub(super) fn text(context: &Context, report: Option<&BootReport>) -> String {
     of_queue(context, &mut metrics);
     of_audit(context, &mut metrics);
     of_quarantine(context, &mut metrics);
+    of_backups(context, &mut metrics);
     metrics.0
 }
 
@@ -214,6 +215,24 @@ fn of_quarantine(context: &Context, metrics: &mut Metrics) {
         "Bytes free on the data partition.",
         look.free_bytes(&context.settings.data_dir).ok(),
     );
+}
+
+/// The copies that a repair would take lost rows from: how many, and how old the newest is. Whether they verify is told
+/// when they are used, or by a full `check` of one.
+fn of_backups(context: &Context, metrics: &mut Metrics) {
+    let look = context.machine.as_look();
+    let (mut copies, mut ages) = (Vec::new(), Vec::new());
+    for database in &context.settings.databases {
+        let Some(name) = database.location.file_name() else { continue };
+        let found = saved::backups(look, &context.settings.backup_dir, name);
+        let path = labels(&[("path", &database.path.display().to_string())]);
+        copies.push((path.clone(), found.len() as u64));
+        let written = found.iter().filter_map(|copy| look.stat(copy).ok()??.mtime_ns.try_into().ok()).max();
+        let age = written.map(|ns: u64| look.clock().saturating_sub(ns / 1_000_000_000));
+        ages.extend(age.map(|age| (path, age)));
+    }
+    metrics.add("backup_copies", "Copies in the backup directory that a repair can use.", &copies);
+    metrics.add("backup_newest_age_seconds", "Age of the newest of them.", &ages);
 }
 
 /// Lengths of the files below a directory; hard links count once.

@@ -5,6 +5,7 @@ no rule or query asks for a figure that the binary does not give. The figures ar
 finds in the same files."""
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -106,6 +107,10 @@ def figures_are_those_of_the_files(gateway):
     assert value(samples(empty), "boot_report") == 0, "there is no report yet"
     repaired = json.loads(gateway.run("--json", "repair", gateway.store, code=1))
     gateway.report(repaired["databases"])
+    backup = gateway.data / "backups/2026-11-01/edge_store.db"
+    backup.parent.mkdir(parents=True)
+    shutil.copy(gateway.store, backup)
+    os.utime(backup, (time.time() - 7200,) * 2)
     text = gateway.run("status", "--metrics")
     passes("check", "metrics", text=text)
     control = promtool("check", "metrics", text=text + "pyvorin_recovery_x{a=b} 1\n")
@@ -133,6 +138,8 @@ def figures_are_those_of_the_files(gateway):
     assert value(found, "audit_head_id") == head and value(found, "audit_records") == count and value(found, "audit_bad") == 0
     kept = [path.stat() for path in (gateway.data / "quarantine").rglob("*") if path.is_file()]
     assert value(found, "quarantine_bytes") == sum({s.st_ino: s.st_size for s in kept}.values()) > 0
+    assert value(found, "backup_copies", "edge_store") == 1 and value(found, "backup_copies", "sync_queue") == 0
+    assert abs(value(found, "backup_newest_age_seconds", "edge_store") - 7200) < 60
     assert value(found, "quarantine_operations") == len(list((gateway.data / "quarantine").iterdir())) == 1
     return text
 
