@@ -14,6 +14,7 @@ use pyvorin_recovery::sqlite::judge::Completeness;
 use pyvorin_recovery::sqlite::overlay::Overlay;
 use pyvorin_recovery::sqlite::rollback::{self, JournalEvidence, JournalFacts, Rollback};
 
+use support::crash::Files;
 use support::rng::Rng;
 use support::site::Scratch;
 use support::{Failures, engine, rounds, seeds};
@@ -66,7 +67,10 @@ fn killed(rng: &mut Rng) -> Killed {
 
 /// What the engine makes of a database and its journal.
 fn engine_rolls_back(db: &[u8], journal: &[u8]) -> (Vec<u8>, String) {
-    let scratch = Scratch::new("roll");
+    rolled_back_in(&Scratch::new("roll"), db, journal)
+}
+
+fn rolled_back_in(scratch: &Scratch, db: &[u8], journal: &[u8]) -> (Vec<u8>, String) {
     let path = scratch.path().join("a.db");
     std::fs::write(&path, db).unwrap();
     std::fs::write(scratch.path().join("a.db-journal"), journal).unwrap();
@@ -91,8 +95,12 @@ fn rolled_back(db: &Vec<u8>, journal: &Vec<u8>, facts: &JournalFacts) -> Vec<u8>
 }
 
 fn boot(db: &[u8], journal: &[u8]) -> (DatabaseReport, Option<Vec<u8>>, bool, bool) {
+    boot_on(SimMachine::new(), db, journal)
+}
+
+fn boot_on(m: SimMachine, db: &[u8], journal: &[u8]) -> (DatabaseReport, Option<Vec<u8>>, bool, bool) {
     let path = format!("{DATA}/edge_store.db");
-    let mut m = SimMachine::new()
+    let mut m = m
         .with_dir(DATA)
         .with_dir(STATE)
         .with_file(&path, db.to_vec())
@@ -147,6 +155,82 @@ fn an_ended_transaction_is_not_taken_for_a_hot_journal() {
         let journal = std::fs::read(scratch.path().join("a.db-journal")).unwrap_or_default();
         assert_eq!(rollback::read(&journal, Some(4096)).unwrap(), JournalEvidence::Cold, "{mode}");
     }
+}
+
+/// The end that a transaction over several files gives its journals: the page number of the lock byte, the name of the
+/// super-journal, its length, the sum of its bytes, and the magic (pager.c, `writeSuperJournal`).
+fn with_super_journal(k: &Killed, name: &str) -> Vec<u8> {
+    let mut journal = k.journal.clone();
+    if k.what.ends_with("FULL") {
+        journal.resize(journal.len().next_multiple_of(512), 0);
+    }
+    let lock = 0x4000_0000 / k.page_size as u32 + 1;
+    let sum = name.bytes().fold(0_u32, |sum, b| sum.wrapping_add(u32::from(b)));
+    for part in [&lock.to_be_bytes(), name.as_bytes(), &(name.len() as u32).to_be_bytes(), &sum.to_be_bytes()] {
+        journal.extend_from_slice(part);
+    }
+    journal.extend_from_slice(&[0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7]);
+    journal
+}
+
+/// While the super-journal stands there the transaction had not ended, and the engine plays the journal back. Once it
+/// is gone the transaction had ended in all its files, and playing back would revert it.
+#[test]
+fn the_super_journal_decides_as_it_does_for_the_engine() {
+    let (mut hot, mut over) = (0, 0);
+    for seed in seeds(9000, rounds("JOURNALS", 60)) {
+        let mut rng = Rng::new(seed);
+        let k = killed(&mut rng);
+        if k.journal.first().is_none_or(|b| *b == 0) || k.db == k.before {
+            continue;
+        }
+        // Present, absent, and absent with a name that the engine never gives: then the end is noise, and it plays back.
+        for (name, present) in [("a.db-mjC0FFEE9AB", true), ("a.db-mjC0FFEE9AB", false), ("a.db-mjC0FFEE8AB", false)] {
+            let (named, ended) = (name.contains("E9AB"), !present && name.contains("E9AB"));
+            let scratch = Scratch::new("super");
+            let beside = scratch.path().join(name);
+            let journal = with_super_journal(&k, beside.to_str().unwrap());
+            let mut m = SimMachine::new();
+            if present {
+                let children = format!("{}\0", scratch.path().join("a.db-journal").display());
+                std::fs::write(&beside, &children).unwrap();
+                m = m.with_file(format!("{DATA}/{name}"), children.into_bytes());
+            }
+            let (engine, _) = rolled_back_in(&scratch, &k.db, &journal);
+            let expected = if ended { &k.db } else { &k.before };
+            assert!(engine == *expected, "seed {seed} {}: the generator, {name} present {present}", k.what);
+            let facts = facts(&journal, k.page_size).unwrap();
+            // What is no super-journal's name stands where a journal that counts to its end has one more record.
+            assert_eq!(facts.super_journal.is_some(), named, "seed {seed} {}", k.what);
+            assert!(facts.damaged == 0 || !named, "seed {seed} {}", k.what);
+            let (report, after, still, _) = boot_on(m, &k.db, &journal);
+            let codes: Vec<&str> = report.findings.iter().map(|f| f.code.as_str()).collect();
+            let what = format!("seed {seed} {} present {present} {codes:?} {:?}", k.what, report.action);
+            if !named {
+                assert!(rolled_back(&k.db, &journal, &facts) == engine, "{what}");
+            } else if present {
+                hot += 1;
+                assert!(rolled_back(&k.db, &journal, &facts) == engine, "{what}");
+                assert!(codes.contains(&"hot-journal") && still, "{what}");
+            } else {
+                over += 1;
+                assert!(codes.contains(&"journal-ended") && !codes.contains(&"hot-journal"), "{what}");
+            }
+            // Whoever opens it then ends where the engine ends. (It removes the super-journal with its last journal.)
+            if present {
+                std::fs::write(&beside, "x").unwrap();
+            }
+            let after = after.unwrap();
+            let result = if still { rolled_back_in(&scratch, &after, &journal).0 } else { after };
+            let whole = engine::open(&Files { db: engine.clone(), ..Files::default() });
+            if whole.integrity == "ok" {
+                assert!(!still || result == engine, "{what}");
+            }
+            assert_ne!(report.completeness, Completeness::Complete, "{what}");
+        }
+    }
+    println!("journals of a transaction over several files: not ended {hot}, ended {over}");
+    assert!(std::env::var("SEED").is_ok() || hot > 20 && over > 20);
 }
 
 fn injure(k: &Killed, rng: &mut Rng) -> (Vec<u8>, &'static str) {

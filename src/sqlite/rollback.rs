@@ -226,11 +226,18 @@ fn super_journal(file: &dyn ReadAt, facts: &mut JournalFacts) -> io::Result<Opti
     // The engine adds characters, whose sign is the compiler's.
     let signed = name.iter().fold(0_u32, |s, b| s.wrapping_add_signed(i32::from(b.cast_signed())));
     let unsigned = name.iter().fold(0_u32, |s, b| s.wrapping_add(u32::from(*b)));
-    if ![signed, unsigned].contains(&be32(&tail, 4)) {
+    if ![signed, unsigned].contains(&be32(&tail, 4)) || !is_super_name(&name) {
         return Ok(None);
     }
     facts.super_journal = Some(String::from_utf8_lossy(&name).into_owned());
     Ok(Some(end - len - 4))
+}
+
+/// The engine names them "-mj", six digits, a 9 and two more; it plays back a journal that ends in any other name.
+fn is_super_name(name: &[u8]) -> bool {
+    let tail = name.split_at_checked(name.len().saturating_sub(12)).map_or(&[][..], |(_, tail)| tail);
+    let Some(digits) = tail.strip_prefix(b"-mj") else { return false };
+    digits.get(6) == Some(&b'9') && digits.iter().all(u8::is_ascii_hexdigit) && !name.contains(&0)
 }
 
 /// What is to be done about a hot journal.
