@@ -42,6 +42,7 @@ test-full: test
 bench: build bench-check
 	@python3 tests/qemu/bench.py
 	@nice cargo test --release --test queue_damage -- --ignored --nocapture
+	@nice cargo test --release --test reset_kills --test reset_cuts -- --ignored --nocapture
 	@if [ -f tests/drills.rs ]; then nice cargo test --release --test drills -- --ignored --nocapture; fi
 	@nice cargo test --test kill_calls -- --ignored --nocapture
 	@nice cargo test --release --test wal_injuries --test foreign_logs -- --ignored --nocapture

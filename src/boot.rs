@@ -20,6 +20,7 @@ pub mod queue;
 pub mod rebuild;
 pub mod report;
 pub mod rescue;
+pub mod reset;
 pub mod saved;
 pub mod sense;
 pub mod stage;
@@ -77,6 +78,8 @@ pub struct BootRequest {
     pub dead: Vec<Slot>,
     /// Recovery mode was asked for.
     pub recovery: bool,
+    /// A factory reset asked for on the kernel command line.
+    pub reset: Option<crate::reset::Request>,
     /// True when the slot to start is ours to choose (we are the whole `/init`).
     pub choose_slot: bool,
 }
@@ -108,6 +111,7 @@ pub fn run(
         slots: request.choose_slot,
         dead: &request.dead,
         asked: request.slot,
+        reset: request.reset.as_ref(),
         ..sense::Request::new(settings, "unattended")
     };
     let mut checks: Vec<(String, FsckLevel, i32)> = Vec::new();
@@ -181,6 +185,26 @@ pub struct Line {
     pub plan: Plan,
     /// What was done in all passes.
     pub outcomes: Vec<Outcome>,
+}
+
+/// The line for a reset by command: the one pass that resets, and a look after it. Whatever else is wrong with the
+/// databases is left to `repair`.
+pub fn reset_line(machine: &mut dyn Machine, settings: &Settings, ask: &sense::Request<'_>) -> Line {
+    let found = sense::data(machine.as_look(), ask);
+    let quarantined = sense::quarantined(machine.as_look(), settings);
+    let assessed = assess::assess(&found);
+    let policy = plan::Policy {
+        settings,
+        trials: &found.trials,
+        failed: &[],
+        quarantined: &quarantined,
+        recovery_asked: false,
+        booting: false,
+    };
+    let plan = plan::data(&assessed, &policy);
+    let outcomes = if plan.reset_refused.is_none() { act::run(machine, settings, &plan) } else { Vec::new() };
+    let last = assess::assess(&sense::data(machine.as_look(), ask));
+    Line { evidence: found, first: assessed, first_plan: plan.clone(), last, plan, outcomes }
 }
 
 /// Sense, assess, plan and act over databases and slots, until a pass asks for no other.

@@ -14,6 +14,7 @@ use lexopt::Arg;
 
 use crate::config::is_label;
 use crate::error::Exit;
+use crate::reset::Tier;
 use help::{OVERVIEW, help};
 pub use sub::{AuditCommand, QueueCommand};
 
@@ -75,6 +76,15 @@ pub enum Command {
     Audit(AuditCommand),
     /// The queue of unsent messages.
     Queue(QueueCommand),
+    /// A factory reset.
+    Reset {
+        /// How far.
+        tier: Tier,
+        /// Say what would be done.
+        plan: bool,
+        /// Go on where something cannot be preserved.
+        accept_loss: bool,
+    },
     /// Slot state, read.
     SlotStatus,
     /// Marks the booted slot good.
@@ -136,7 +146,7 @@ impl fmt::Display for Usage {
 impl std::error::Error for Usage {}
 
 /// Commands of the contract that this version refuses by name instead of as unknown.
-const LATER: [&str; 8] = ["scrub", "backup", "restore", "stick", "key", "reset", "recovery", "drill"];
+const LATER: [&str; 7] = ["scrub", "backup", "restore", "stick", "key", "recovery", "drill"];
 const SLOT_LATER: [&str; 3] = ["mark-bad", "set-primary", "doctor"];
 const TRY_HELP: &str = "see pyvorin-recovery --help";
 
@@ -162,6 +172,8 @@ struct Given {
     schema: Option<PathBuf>,
     backup: Option<PathBuf>,
     to: Option<PathBuf>,
+    tier: Option<Tier>,
+    accept_loss: bool,
     command: Option<String>,
     words: Vec<OsString>,
 }
@@ -180,6 +192,8 @@ impl Given {
             ("--details", self.details.is_some()),
             ("--schema", self.schema.is_some()),
             ("--backup", self.backup.is_some()),
+            ("--tier", self.tier.is_some()),
+            ("--accept-loss", self.accept_loss),
             ("--to", self.to.is_some()),
         ];
         all.into_iter().filter(|(_, given)| *given).map(|(option, _)| option).collect()
@@ -233,6 +247,14 @@ fn read(mut parser: lexopt::Parser) -> Result<Given, Usage> {
             Arg::Long("record") => given.record = true,
             Arg::Long("schema") => once("--schema", &mut given.schema, path("--schema", &mut parser)?)?,
             Arg::Long("backup") => once("--backup", &mut given.backup, path("--backup", &mut parser)?)?,
+            Arg::Long("tier") => {
+                let word = value("--tier", &mut parser)?;
+                let tier = word.to_str().and_then(Tier::of);
+                let tier =
+                    tier.ok_or_else(|| Usage::new(format!("--tier {word:?} is none"), "write queue, data or full"))?;
+                once("--tier", &mut given.tier, tier)?;
+            }
+            Arg::Long("accept-loss") => given.accept_loss = true,
             Arg::Long("technician") => {
                 let id = technician(&value("--technician", &mut parser)?)?;
                 once("--technician", &mut given.technician, id)?;
@@ -290,6 +312,7 @@ fn command(given: &Given) -> Result<Command, Usage> {
         "check" => &["--quick"],
         "repair" => &["--plan"],
         "salvage" => &["--schema", "--backup"],
+        "reset" => &["--plan", "--tier", "--accept-loss"],
         "status" => &["--metrics", "--to"],
         // Their verbs say which of them take which.
         "audit" | "queue" => &["--plan", "--record", "--anchor", "--last", "--details"],
@@ -315,6 +338,16 @@ fn command(given: &Given) -> Result<Command, Usage> {
             Err(Usage::new("--to is for metrics only", "add --metrics, or redirect the output"))
         }
         "status" => none(Command::Status(Status { metrics: given.metrics, to: given.to.clone() })),
+        // Never for nobody: a reset without a name could not be told from a mistake.
+        "reset" if given.technician.is_none() && !given.plan => {
+            let advice = "add --technician ID; it is recorded in the receipt";
+            Err(Usage::new("reset needs a person who answers for it", advice))
+        }
+        "reset" => none(Command::Reset {
+            tier: given.tier.unwrap_or(Tier::Data),
+            plan: given.plan,
+            accept_loss: given.accept_loss,
+        }),
         "version" => none(Command::Version),
         "salvage" => match databases()?.as_slice() {
             [db, out] => Ok(Command::Salvage(Salvage {

@@ -9,6 +9,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::reset;
+
 /// The five stages, as a rehearsed failure names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -62,6 +64,9 @@ pub struct Request {
     pub recovery: bool,
     /// `pyvorin.slot=A|B`: boot this slot, once.
     pub slot: Option<SlotWord>,
+    /// `pyvorin.reset=TIER,TECHNICIAN,NUMBER[,accept-loss]`: a factory reset, once.
+    #[serde(default)]
+    pub reset: Option<reset::Request>,
     /// `pyvorin.hold`: stop after the report.
     pub hold: bool,
     /// `pyvorin.off`: touch nothing, boot the slot.
@@ -106,6 +111,7 @@ fn take(request: &mut Request, word: &str) {
         ("pyvorin.hold", None) => set(&mut request.hold),
         ("pyvorin.off", None) => set(&mut request.off),
         ("pyvorin.slot", Some(value)) => put(&mut request.slot, slot(value)),
+        ("pyvorin.reset", Some(value)) => put(&mut request.reset, reset::word(value)),
         ("pyvorin.fault", Some(value)) => put(&mut request.fault, fault(value)),
         _ => !key.starts_with("pyvorin."),
     };
@@ -216,6 +222,9 @@ mod tests {
             ("pyvorin.fault=plan:kill", fault(FaultStage::Plan, FaultKind::Kill)),
             ("pyvorin.fault=act:hang", fault(FaultStage::Act, FaultKind::Hang)),
             ("pyvorin.fault=report:kill", fault(FaultStage::Report, FaultKind::Kill)),
+            ("pyvorin.reset=data,T-042,7", Request { reset: reset::word("data,T-042,7"), ..none.clone() }),
+            ("pyvorin.reset=data", refused("pyvorin.reset=data")),
+            ("pyvorin.reset", refused("pyvorin.reset")),
             ("-- pyvorin.off", none.clone()),
             ("pyvorin.slot=C", refused("pyvorin.slot=C")),
             ("pyvorin.slot", refused("pyvorin.slot")),

@@ -7,6 +7,7 @@ mod init;
 mod inspect;
 mod metrics;
 mod queue;
+mod reset;
 mod salvage;
 mod slot;
 mod status;
@@ -91,6 +92,7 @@ fn dispatch(invocation: Invocation) -> Result<Exit, Error> {
             }
             queue::run(&mut context, what)
         }
+        Command::Reset { tier, plan, accept_loss } => reset::reset(&mut context, tier, plan, accept_loss),
         Command::SlotStatus => slot::status(&context),
         Command::SlotMarkGood => {
             // Whatever another one of us is doing: an OS that has proved itself is marked.

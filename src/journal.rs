@@ -19,6 +19,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::record;
+use crate::reset::Receipt;
+
 /// Kind word of the record.
 pub const RECORD: &str = "intent";
 /// Name of the record in the state directory.
@@ -51,12 +54,23 @@ pub struct Target {
     pub database: String,
     /// The path to replace.
     pub path: PathBuf,
-    /// The staged file.
+    /// The staged file; empty where nothing takes the place.
     pub staged: PathBuf,
-    /// SHA-256 of the staged file, lower-case hex.
+    /// SHA-256 of the staged file, lower-case hex; empty where nothing takes the place.
     pub sha256: String,
     /// Side files of the old database that must lose their names before the new one appears.
     pub retire: Vec<PathBuf>,
+    /// Directory of its originals under quarantine; empty: the directory of the operation itself.
+    #[serde(default)]
+    pub kept: PathBuf,
+}
+
+impl Target {
+    /// True when the path only loses its file.
+    #[must_use]
+    pub fn goes(&self) -> bool {
+        self.sha256.is_empty()
+    }
 }
 
 /// The record.
@@ -64,7 +78,7 @@ pub struct Target {
 pub struct Intent {
     /// Name of the operation, also of its stage and quarantine directories.
     pub op: String,
-    /// "repair", later also "restore", "reset", "rebuild".
+    /// "repair", "rebuild", "import", "reset".
     pub kind: String,
     /// How far it is.
     pub phase: Phase,
@@ -85,6 +99,18 @@ pub struct Intent {
     /// not look like a healthy database because the power was cut before its report was written. May be empty.
     #[serde(default)]
     pub outcome: String,
+    /// Receipt of a factory reset, written once the swap is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Box<Receipt>>,
+}
+
+impl Intent {
+    /// The bytes of its record. A reader that does not know targets that go away would stop half-way through them.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let reader = if self.targets.iter().any(Target::goes) || self.receipt.is_some() { 2 } else { 1 };
+        record::encode_for(reader, RECORD, self)
+    }
 }
 
 /// What was found of the journal.

@@ -17,7 +17,7 @@
 //!
 //! | layer | modules | may use |
 //! |---|---|---|
-//! | domain, no effects | [`sqlite`], [`audit`], [`queue`], [`slots`], [`ext4`], [`journal`], [`record`], [`config`], [`cmdline`], [`cli`], [`error`] | each other |
+//! | domain, no effects | [`sqlite`], [`audit`], [`queue`], [`slots`], [`ext4`], [`journal`], [`record`], [`reset`], [`config`], [`cmdline`], [`cli`], [`error`] | each other |
 //! | rim | [`edge`] | domain |
 //! | composition | [`boot`], [`commands`] | everything |
 //!
@@ -57,5 +57,6 @@ pub mod ext4;
 pub mod journal;
 pub mod queue;
 pub mod record;
+pub mod reset;
 pub mod slots;
 pub mod sqlite;

@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 const FORMAT: u32 = 1;
 /// The oldest reader that understands what [`encode`] writes.
 const MIN_READER: u32 = 1;
-/// The reader that this is.
-const READER: u32 = 1;
+/// The reader that this is. 2 knows intents whose targets go away.
+const READER: u32 = 2;
 /// No record of ours has a longer first line; bounds the search in foreign bytes.
 const LINE_MAX: usize = 160;
 
@@ -57,8 +57,14 @@ impl<T> Decoded<T> {
 /// types of records must not contain one.
 #[must_use]
 pub fn encode<T: Serialize>(kind: &str, value: &T) -> Vec<u8> {
+    encode_for(MIN_READER, kind, value)
+}
+
+/// [`encode`] for a value that readers below `min_reader` must not interpret.
+#[must_use]
+pub fn encode_for<T: Serialize>(min_reader: u32, kind: &str, value: &T) -> Vec<u8> {
     let Ok(json) = serde_json::to_vec(value) else { return Vec::new() };
-    let mut bytes = line(kind, FORMAT, MIN_READER, &json).into_bytes();
+    let mut bytes = line(kind, FORMAT, min_reader, &json).into_bytes();
     bytes.extend_from_slice(&json);
     bytes
 }
@@ -165,9 +171,9 @@ mod tests {
     #[test]
     fn a_record_of_the_future_is_told_apart_from_damage() {
         let json = b"{\"unheard\":true}";
-        let mut newer = line("sample", 3, 2, json).into_bytes();
+        let mut newer = line("sample", 4, 3, json).into_bytes();
         newer.extend_from_slice(json);
-        assert_eq!(decode::<Sample>("sample", &newer), Decoded::Newer { min_reader: 2 });
+        assert_eq!(decode::<Sample>("sample", &newer), Decoded::Newer { min_reader: 3 });
         let json = serde_json::to_vec(&sample()).unwrap();
         let mut readable = line("sample", 3, 1, &json).into_bytes();
         readable.extend_from_slice(&json);

@@ -65,9 +65,11 @@ fn open(site: &Site, phase: Phase) -> Vec<u8> {
             sha256: Sha256::digest(&new).iter().map(|b| format!("{b:02x}")).collect(),
             staged,
             retire: vec![],
+            kept: PathBuf::new(),
         }],
         note: "{}".into(),
         outcome: String::new(),
+        receipt: None,
     };
     let bytes = record::encode(RECORD, &intent);
     if phase >= Phase::Commit {

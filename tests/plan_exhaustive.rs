@@ -162,6 +162,7 @@ impl Case {
     fn assessment(&self) -> Assessment {
         let dead = |d: bool| if d { vec![Slot::A] } else { vec![] };
         Assessment {
+            reset: None,
             volumes: vec![],
             state_usable: self.state,
             data_fault: (!self.data).then(|| "no device".to_string()),

@@ -12,12 +12,13 @@ use super::outcome::{Detail, Outcome, StepResult};
 use super::plan::trial_key;
 use super::sense::{TRIALS, UNCLEAN, read_record, small_file};
 use super::step::{Plan, Step};
-use super::{events, install, stage};
+use super::{events, install, reset, stage};
 use crate::audit::events::New;
 use crate::audit::json::Value;
 use crate::config::Settings;
 use crate::edge::{Access, Look, Machine, durable};
 use crate::record::{self, Decoded};
+use crate::reset::SUBJECT;
 use crate::slots::file as slot_file;
 use crate::slots::{Slot, SlotsState};
 
@@ -84,6 +85,9 @@ fn one(machine: &mut dyn Machine, settings: &Settings, step: &Step) -> io::Resul
             count_trial(machine, settings, &format!("resume:{op}"))?;
             let detail = install::resume(machine, settings, op)?;
             forget_trials(machine, settings, &format!("resume:{op}"))?;
+            if detail.reset.is_some() {
+                forget_trials(machine, settings, "reset:")?;
+            }
             if detail.action.is_some() {
                 let database =
                     op.split_once('-').and_then(|(_, rest)| rest.rsplit_once('-')).map_or("", |(name, _)| name);
@@ -112,8 +116,15 @@ fn one(machine: &mut dyn Machine, settings: &Settings, step: &Step) -> io::Resul
             }
             built.map_err(io::Error::other)
         }
+        Step::Reset(asked) => {
+            count_trial(machine, settings, &format!("reset:{}", asked.request.id))?;
+            reset::prepare(machine, settings, asked)
+        }
         Step::Install { op, database } => {
             let detail = install::install(machine, settings, op)?;
+            if database == SUBJECT {
+                forget_trials(machine, settings, "reset:")?;
+            }
             forget_trials(machine, settings, &trial_key(database, ""))?;
             Ok(detail)
         }

@@ -42,6 +42,8 @@ pub struct Assessment {
     pub free_bytes: u64,
     /// UUID of the data volume, empty where it is a plain directory.
     pub data_volume: String,
+    /// A factory reset that was asked for.
+    pub reset: Option<super::evidence::ResetEvidence>,
 }
 
 /// What a boot suffered from; the three are told apart because each has another cure.
@@ -215,6 +217,7 @@ pub fn assess(evidence: &Evidence) -> Assessment {
         now: evidence.now,
         by: evidence.by.clone(),
         free_bytes: evidence.free_bytes,
+        reset: evidence.reset.clone(),
         data_volume,
     }
 }

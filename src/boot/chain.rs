@@ -168,6 +168,15 @@ pub fn known_heads(journal: &Journal) -> (Vec<Anchor>, Vec<String>) {
     let mut anchors: Vec<Anchor> = Vec::new();
     let mut remarks = Vec::new();
     for event in journal.events() {
+        if event.event == crate::reset::KIND && event.details.get("old_head").is_some() {
+            let before = match anchors.last() {
+                Some(last) => format!("; before it the last known was record {}", last.id),
+                None => String::new(),
+            };
+            remarks.push(format!("event {} (reset) began a new chain{before}", event.seq));
+            anchors.clear();
+            continue;
+        }
         let Some(anchor) = noted_head(event) else { continue };
         let other = |b: &&Anchor| b.id > anchor.id || b.id == anchor.id && b.hash != anchor.hash;
         if BRIDGES.contains(&event.event.as_str())

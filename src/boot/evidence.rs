@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::edge::Stat;
 use crate::ext4::Superblock;
 use crate::journal::IntentEvidence;
+use crate::reset::Request;
 use crate::slots::Slot;
 use crate::slots::file::FileState;
 use crate::sqlite::check::{Scope, Structure};
@@ -46,6 +47,9 @@ pub struct Evidence {
     pub unclean_before: bool,
     /// Boot state; `None` outside the boot flow and with a foreign backend.
     pub slots: Option<SlotsEvidence>,
+    /// A factory reset that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<ResetEvidence>,
     /// The supervised databases.
     pub databases: Vec<DatabaseEvidence>,
 }
@@ -106,6 +110,21 @@ pub struct SlotsEvidence {
     pub dead: Vec<Slot>,
     /// A slot asked for on the kernel command line.
     pub asked: Option<Slot>,
+}
+
+/// A factory reset that was asked for, and what it would touch beside the databases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetEvidence {
+    /// The request.
+    pub request: Request,
+    /// It was executed already.
+    pub used: bool,
+    /// Why that cannot be told.
+    pub unknown: Option<String>,
+    /// Configuration files that it takes away.
+    pub configuration: Vec<PathBuf>,
+    /// Configuration that it cannot take away, with the reason.
+    pub left: Vec<String>,
 }
 
 /// The database file itself.

@@ -17,6 +17,7 @@ use crate::config::{Database, DatabaseKind, Settings};
 use crate::edge::Machine;
 use crate::edge::engine::audit::{Append, Entry, append};
 use crate::journal::{FILE, MIRROR};
+use crate::reset;
 use crate::sqlite::judge::Completeness;
 use crate::sqlite::rows::Cell;
 
@@ -93,12 +94,8 @@ pub fn fold(machine: &mut dyn Machine, settings: &Settings, by: &str) -> io::Res
             chain.style.map_or(Style { spaced: true, ascii: true, sorted: false }, |s| Style { ascii: true, ..s });
         let now = machine.clock();
         let entries: Vec<Entry> = news.iter().filter_map(|e| entry(e, now, style)).collect();
-        let request = Append {
-            dialect,
-            genesis: Cell::Text(ZEROS.into()),
-            expected: chain.verified.head.clone(),
-            entries: &entries,
-        };
+        let request =
+            Append { dialect, genesis: genesis(&journal), expected: chain.verified.head.clone(), entries: &entries };
         match append(&database.location, &request) {
             Ok(head) => Some(head),
             Err(e) => return queued(format!("{}: {e}", database.path.display())),
@@ -151,6 +148,15 @@ fn dialect(chain: &Chain, journal: &Journal) -> Result<(Dialect, Vec<String>), S
     }
 }
 
+/// What the first record of a chain stands behind: as in the chain that a reset ended, else zeroes.
+fn genesis(journal: &Journal) -> Cell {
+    match journal.events().rev().find_map(|e| e.details.get("genesis")?.as_str()) {
+        Some("null") => Cell::Null,
+        Some(word) => Cell::Text(word.as_bytes().to_vec()),
+        None => Cell::Text(ZEROS.into()),
+    }
+}
+
 /// An event as a record: its own facts, and where it comes from.
 fn entry(event: &Event, now: u64, style: Style) -> Option<Entry> {
     let mut pairs = match &event.details {
@@ -171,7 +177,10 @@ fn entry(event: &Event, now: u64, style: Style) -> Option<Entry> {
     let details = json::dumps(&Value::Object(pairs), style)?;
     #[allow(clippy::cast_precision_loss)] // seconds since the epoch
     let timestamp = now as f64;
-    let action = if ["repair", "left", "rebuild"].contains(&event.event.as_str()) {
+    let action = if event.event == reset::KIND {
+        // The word of the documented script.
+        "factory_reset".to_string()
+    } else if ["repair", "left", "rebuild"].contains(&event.event.as_str()) {
         format!("recovery_{}", event.event)
     } else {
         event.event.clone()

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::act::sha256;
 use super::events;
 use super::outcome::Detail;
+use super::reset;
 use super::sense::{holders, read_record};
 use super::stage::discard;
 use crate::audit::events::New;
@@ -14,7 +15,7 @@ use crate::audit::json::{self, Value};
 use crate::config::Settings;
 use crate::edge::{Machine, durable};
 use crate::journal::{self, Intent, Phase, Target};
-use crate::record::{self, Decoded};
+use crate::record::Decoded;
 
 /// Carries a prepared operation through to its end.
 pub fn install(machine: &mut dyn Machine, settings: &Settings, op: &str) -> io::Result<Detail> {
@@ -27,7 +28,7 @@ pub fn install(machine: &mut dyn Machine, settings: &Settings, op: &str) -> io::
         // The mirror first: once COMMIT stands, nothing of the OS may start on the data before the swap is done. And
         // only then the look for users: whoever starts from here on meets the mirror.
         let mirror = settings.data_dir.join(journal::MIRROR);
-        if let Err(e) = durable::replace(machine, &mirror, &encode(&intent)).and_then(|()| nobody(machine, &intent)) {
+        if let Err(e) = durable::replace(machine, &mirror, &intent.encode()).and_then(|()| nobody(machine, &intent)) {
             // Nothing has been touched, so nothing need wait for the next boot. What cannot be tidied does.
             let tidy = discard(machine, &intent.stage).and_then(|()| close(machine, settings));
             tidy.unwrap_or_else(|e| log::warn!("{op} stays open: {e}"));
@@ -76,7 +77,14 @@ fn forward(machine: &mut dyn Machine, settings: &Settings, intent: &mut Intent) 
     }
     if intent.phase == Phase::Swapped {
         for target in &intent.targets {
-            if sha256(machine.as_look(), &target.path)? != target.sha256 {
+            if target.goes() {
+                if machine.stat(&target.path)?.is_some() {
+                    return Err(io::Error::other(format!(
+                        "{} came back while it was taken away",
+                        target.path.display()
+                    )));
+                }
+            } else if sha256(machine.as_look(), &target.path)? != target.sha256 {
                 let text = "the new database does not read back as written: the storage is failing; the originals are in quarantine";
                 return Err(io::Error::other(text));
             }
@@ -84,12 +92,16 @@ fn forward(machine: &mut dyn Machine, settings: &Settings, intent: &mut Intent) 
         intent.phase = Phase::Done;
         save(machine, settings, intent)?;
     }
+    let mut detail = Detail { text: format!("{} is in place", names(intent)), ..Detail::default() };
+    if let Some(receipt) = &intent.receipt {
+        detail = reset::finish(machine, settings, receipt)?;
+    }
     // Before the record is forgotten: a cut between the two leads here again, and the same event is recorded once.
     let done = event(machine.clock(), intent);
     events::note(machine, settings, &done);
     discard(machine, &intent.stage)?;
     close(machine, settings)?;
-    Ok(Detail { text: format!("{} is in place", names(intent)), ..Detail::default() })
+    Ok(detail)
 }
 
 /// Proof that no other process has a target open: it would go on writing to a file without a name.
@@ -115,6 +127,9 @@ fn names(intent: &Intent) -> String {
 
 fn swap(machine: &mut dyn Machine, target: &Target) -> io::Result<()> {
     let parent = target.path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
+    if target.goes() {
+        return go(machine, target, parent);
+    }
     if machine.stat(&target.staged)?.is_none() {
         // Renamed already; the digest is compared at SWAPPED.
         return match machine.stat(&target.path)? {
@@ -137,9 +152,20 @@ fn swap(machine: &mut dyn Machine, target: &Target) -> io::Result<()> {
     }
 }
 
-/// Every target is in place or has a staged file that reads back as it was written.
+/// Takes a file away with its side files, the log first: a database without its log is an older one, and a log without
+/// its database is nothing that SQLite would look at.
+fn go(machine: &mut dyn Machine, target: &Target, parent: &Path) -> io::Result<()> {
+    for side in &target.retire {
+        machine.unlink(side)?;
+    }
+    machine.sync_dir(parent)?;
+    machine.unlink(&target.path)?;
+    machine.sync_dir(parent)
+}
+
+/// Every target goes away, is in place or has a staged file that reads back as it was written.
 fn can_go_forward(machine: &dyn Machine, intent: &Intent) -> io::Result<bool> {
-    for target in &intent.targets {
+    for target in intent.targets.iter().filter(|t| !t.goes()) {
         let mut whole = false;
         for path in [&target.staged, &target.path] {
             whole |= machine.stat(path)?.is_some() && sha256(machine.as_look(), path)? == target.sha256;
@@ -154,8 +180,9 @@ fn can_go_forward(machine: &dyn Machine, intent: &Intent) -> io::Result<bool> {
 /// Backwards from COMMIT, for storage that lost what it had acknowledged: whatever name was taken away is linked back
 /// from quarantine. A file that still has its name is left alone.
 fn take_back(machine: &mut dyn Machine, settings: &Settings, intent: &Intent) -> io::Result<()> {
-    let kept = settings.data_dir.join(journal::QUARANTINE).join(&intent.op);
+    let whole = settings.data_dir.join(journal::QUARANTINE).join(&intent.op);
     for target in &intent.targets {
+        let kept = if target.kept.as_os_str().is_empty() { &whole } else { &target.kept };
         for path in target.retire.iter().chain([&target.path]) {
             let Some(original) = path.file_name().map(|name| kept.join(name)) else { continue };
             if machine.stat(path)?.is_none() && machine.stat(&original)?.is_some() {
@@ -176,12 +203,8 @@ fn close(machine: &mut dyn Machine, settings: &Settings) -> io::Result<()> {
     durable::remove(machine, &settings.state_dir.join(journal::FILE))
 }
 
-fn encode(intent: &Intent) -> Vec<u8> {
-    record::encode(journal::RECORD, intent)
-}
-
 fn save(machine: &mut dyn Machine, settings: &Settings, intent: &Intent) -> io::Result<()> {
-    durable::replace(machine, &settings.state_dir.join(journal::FILE), &encode(intent))
+    durable::replace(machine, &settings.state_dir.join(journal::FILE), &intent.encode())
 }
 
 fn load(machine: &dyn Machine, settings: &Settings) -> io::Result<Option<Intent>> {

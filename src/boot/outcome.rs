@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::assess::StructureVerdict;
 use crate::edge::{TableGain, TableRows};
+use crate::reset::Receipt;
 use crate::sqlite::judge::{Completeness, Proof};
 use crate::sqlite::salvage::TableReport;
 
@@ -25,6 +26,7 @@ pub struct Outcome {
 /// How a step went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[allow(clippy::large_enum_variant)] // a handful of them in a plan
 pub enum StepResult {
     /// Done.
     Done(Box<Detail>),
@@ -32,6 +34,15 @@ pub enum StepResult {
     Skipped(String),
     /// Failed; nothing it had begun is visible to the OS.
     Failed(String),
+}
+
+/// A receipt, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issued {
+    /// The receipt.
+    pub receipt: Receipt,
+    /// Its file; a text for people beside it.
+    pub file: PathBuf,
 }
 
 /// Facts only some steps yield.
@@ -69,6 +80,9 @@ pub struct Detail {
     pub frames_lost: u32,
     /// True when verified frames were left out because nothing proved that they belong.
     pub in_doubt: bool,
+    /// Receipt of a factory reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset: Option<Box<Issued>>,
     /// How exact the result is.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub proof: Option<Box<Proof>>,

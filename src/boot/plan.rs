@@ -7,6 +7,8 @@
 //! * a step that was begun twice and never ended is not begun a third time;
 //! * the choice of slot depends on slots alone: data never costs an OS its slot, and no slot heals data.
 
+mod reset;
+
 use std::path::{Path, PathBuf};
 
 use super::assess::{Assessment, DatabaseVerdict, IntentVerdict, StructureVerdict, VolumeState, is_bad};
@@ -67,7 +69,7 @@ pub fn volumes(assessment: &Assessment) -> Plan {
         }
     }
     let again = !steps.is_empty();
-    Plan { schema: SCHEMA.to_string(), steps, ending, reason, again }
+    Plan { schema: SCHEMA.to_string(), steps, ending, reason, again, reset_refused: None }
 }
 
 const SCHEMA: &str = "pyvorin-recovery/plan/1";
@@ -89,8 +91,24 @@ pub fn data(assessment: &Assessment, policy: &Policy<'_>) -> Plan {
             ending: Ending::Continue { slot: None },
             reason,
             again: true,
+            reset_refused: None,
         };
     }
+    let reset_refused = match reset::reset(assessment, policy) {
+        reset::Answer::Nothing => None,
+        reset::Answer::Refused(why) => Some(why),
+        reset::Answer::Steps(steps) => {
+            let by = assessment.reset.as_ref().map_or("", |r| r.request.by.as_str());
+            return Plan {
+                schema: SCHEMA.to_string(),
+                steps,
+                ending: Ending::Continue { slot: None },
+                reason: format!("a factory reset was asked for by {by}"),
+                again: true,
+                reset_refused: None,
+            };
+        }
+    };
     let may_write =
         assessment.state_usable && assessment.data_fault.is_none() && matches!(assessment.intent, IntentVerdict::None);
     let mut left = Vec::new();
@@ -133,7 +151,7 @@ pub fn data(assessment: &Assessment, policy: &Policy<'_>) -> Plan {
             _ => reason = format!("{why}; {reason}"),
         }
     }
-    Plan { schema: SCHEMA.to_string(), steps, ending, reason, again: repairing }
+    Plan { schema: SCHEMA.to_string(), steps, ending, reason, again: repairing, reset_refused }
 }
 
 /// A database that never existed is healthy: the agent will create it.
@@ -223,14 +241,14 @@ fn repair(
         Step::Build(Box::new(build)),
         Step::Install { op, database: v.name.clone() },
     ];
-    steps.extend(prune(&v.name, policy));
+    steps.extend(prune(&v.name, &v.name, policy));
     Some(steps)
 }
 
-/// Operations of this database beyond those the policy keeps, the new one counted. Never the last one before it, and
-/// only once the new one is in place (a failure of an earlier step skips this one).
-fn prune(database: &str, policy: &Policy<'_>) -> Option<Step> {
-    let marker = format!("-{database}-");
+/// Operations of a database, or resets, beyond those the policy keeps, the new one counted. Never the last one before
+/// it, and only once the new one is in place (a failure of an earlier step skips this one).
+fn prune(word: &str, database: &str, policy: &Policy<'_>) -> Option<Step> {
+    let marker = format!("-{word}-");
     let mut ops: Vec<(u64, &String)> = policy
         .quarantined
         .iter()

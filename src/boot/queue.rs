@@ -20,7 +20,6 @@ use crate::edge::engine::queue::{Facts, Load};
 use crate::edge::{Look, Machine, TableRows, durable};
 use crate::journal::{self, Intent, Phase, QUARANTINE, STAGE, Target};
 use crate::queue::{COLUMNS, Item, MAX_ID, Rejected, SCHEMA, TABLE, item, lines};
-use crate::record;
 use crate::sqlite::check::{SchemaEntry, Scope};
 use crate::sqlite::judge::Completeness;
 use crate::sqlite::overlay::{Fold, Overlay};
@@ -433,11 +432,13 @@ fn prepare(
             sha256: sha256(machine.as_look(), &staged)?,
             staged,
             retire,
+            kept: PathBuf::new(),
         }],
+        receipt: None,
         note: note.to_string(),
         outcome: outcome(database, found, what.kind, rows, rejected.is_empty(), into),
     };
     make_dirs(machine, &settings.state_dir)?;
-    durable::replace(machine, &settings.state_dir.join(journal::FILE), &record::encode(journal::RECORD, &intent))?;
+    durable::replace(machine, &settings.state_dir.join(journal::FILE), &intent.encode())?;
     Ok((rejected, rows))
 }

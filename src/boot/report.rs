@@ -1,5 +1,7 @@
 //! Verdicts and outcomes to the contract's JSON and to plain words. Pure.
 
+pub mod reset;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -157,6 +159,9 @@ pub struct BootReport {
     pub steps: Vec<Outcome>,
     /// What this boot suffered from.
     pub cause: Cause,
+    /// The factory reset that was asked for; absent when none was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reset: Option<reset::ResetReport>,
     /// Set when a stage of ours died and the boot went on without it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub own_failure: Option<String>,
@@ -197,6 +202,9 @@ pub fn verdict(v: &DatabaseVerdict) -> DatabaseReport {
 /// A verdict with what became of it. `now` is the verdict of the pass after the repair.
 pub fn repaired(v: &DatabaseVerdict, outcomes: &[Outcome], now: Option<&DatabaseVerdict>) -> DatabaseReport {
     let mut report = verdict(v);
+    if reset::emptied(&mut report, v, outcomes) {
+        return report;
+    }
     let mine = |step: &str| outcomes.iter().find(|o| o.step == step && o.database.as_deref() == Some(v.name.as_str()));
     let details = |step: &str| match mine(step).map(|o| &o.result) {
         Some(StepResult::Done(detail)) => Some(detail.clone()),
@@ -315,6 +323,7 @@ pub fn boot(
         stick: None,
         button: "none".to_string(),
         cause: if first.cause == Cause::None { last.cause } else { first.cause },
+        reset: reset::reset(first, last, &outcomes, plan.reset_refused.as_deref()),
         steps: outcomes,
         own_failure: None,
     }
@@ -350,6 +359,7 @@ pub fn sentences(d: &DatabaseReport) -> Vec<String> {
         (Some("left"), _) => {
             lines.push("  It was not changed: nothing that can be done here would bring more back.".to_string())
         }
+        (Some("reset"), _) => lines.push("  It was reset, as was asked for.".to_string()),
         (Some(action), Some(tables)) => {
             let rows: Vec<String> = tables.iter().map(|t| format!("{} rows in {}", t.rows, t.name)).collect();
             lines.push(format!("  It was {action}: {}.", rows.join(", ")));
@@ -393,6 +403,7 @@ pub fn plain(report: &BootReport) -> Vec<String> {
         }
     }
     lines.extend(report.databases.iter().flat_map(sentences));
+    lines.extend(report.reset.iter().flat_map(reset::sentences));
     let slot = report.slot.as_deref().unwrap_or("the loader's choice");
     lines.push(match report.ending.as_str() {
         "continue" => format!("The system starts (slot {slot}): {}.", report.reason),

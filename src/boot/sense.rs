@@ -3,6 +3,7 @@
 mod logs;
 mod operation;
 mod request;
+mod reset;
 
 pub use operation::{holders, operation, quarantined};
 pub use request::Request;
@@ -80,6 +81,7 @@ pub fn data(look: &dyn Look, request: &Request<'_>) -> Evidence {
         evidence.unclean_before |= matches!(look.stat(&settings.state_dir.join(UNCLEAN)), Ok(Some(_)));
         evidence.slots = slots(look, request);
     }
+    evidence.reset = request.reset.map(|asked| reset::reset(look, settings, asked));
     let unclean = evidence.unclean_before
         || evidence.volumes.iter().any(|v| matches!(&v.head, VolumeFact::Ext(sb) if !sb.is_clean()));
     let clean = !unclean && evidence.volumes.iter().any(|v| v.name == "data");
@@ -112,6 +114,7 @@ fn blank(look: &dyn Look, request: &Request<'_>) -> Evidence {
         trials: BTreeMap::new(),
         unclean_before: request.unclean,
         slots: None,
+        reset: None,
         databases: Vec::new(),
     }
 }

@@ -9,9 +9,8 @@ use super::outcome::{Detail, Resumed};
 use super::rebuild;
 use super::step::Build;
 use crate::config::{Rung, Settings};
-use crate::edge::{Look, Machine, durable};
+use crate::edge::{FileKind, Look, Machine, durable};
 use crate::journal::{self, Intent, Phase, Target};
-use crate::record;
 use crate::sqlite::judge::Candidate;
 use crate::sqlite::overlay::Fold;
 use crate::sqlite::read_vec;
@@ -189,7 +188,9 @@ fn prepare(
             staged: staged.to_path_buf(),
             sha256: sha256(machine.as_look(), staged)?,
             retire: build.retire.clone(),
+            kept: PathBuf::new(),
         }],
+        receipt: None,
         note: note(machine.as_look(), build, candidate, staged, &detail),
         outcome: resumed(build, &detail),
     };
@@ -199,7 +200,7 @@ fn prepare(
         // One journal, one open operation: overwriting it would orphan a swap that has begun.
         return Err(io::Error::other("another operation is still open; it is finished first, at the next boot"));
     }
-    durable::replace(machine, &record, &record::encode(journal::RECORD, &intent))?;
+    durable::replace(machine, &record, &intent.encode())?;
     Ok(detail)
 }
 
@@ -280,8 +281,11 @@ fn word(candidate: &Candidate) -> &'static str {
 pub fn discard(machine: &mut dyn Machine, stage: &Path) -> io::Result<()> {
     match machine.list(stage) {
         Ok(names) => {
-            for name in names {
-                machine.unlink(&stage.join(name))?;
+            for name in names.iter().map(|n| stage.join(n)) {
+                match machine.stat(&name)? {
+                    Some(s) if s.kind == FileKind::Directory => discard(machine, &name)?,
+                    _ => machine.unlink(&name)?,
+                }
             }
             machine.remove_dir(stage)?;
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::assess::StructureVerdict;
 use super::evidence::FsckLevel;
+use crate::reset;
 use crate::slots::Slot;
 use crate::sqlite::judge::{Candidate, Completeness};
 
@@ -50,6 +51,8 @@ pub enum Step {
     },
     /// Build the first candidate that the engine calls sound, in staging; write PREPARED.
     Build(Box<Build>),
+    /// Preserve whatever a factory reset takes away, stage what takes its place, write PREPARED.
+    Reset(Box<Reset>),
     /// Commit, swap, verify, finish.
     Install {
         /// Operation.
@@ -127,6 +130,52 @@ pub struct Build {
     pub now: u64,
 }
 
+/// What it takes to prepare a factory reset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reset {
+    /// Operation.
+    pub op: String,
+    /// What was asked for, and by whom.
+    pub request: reset::Request,
+    /// The databases to empty.
+    pub databases: Vec<ResetDatabase>,
+    /// Files of the configuration to take away.
+    pub configuration: Vec<PathBuf>,
+    /// Configuration that cannot be taken away, with the reason.
+    pub left: Vec<String>,
+    /// Directory under quarantine.
+    pub into: PathBuf,
+    /// Staging directory.
+    pub stage: PathBuf,
+    /// Identity of the data volume, empty where it has none.
+    pub volume: String,
+    /// When, for the record.
+    pub now: u64,
+}
+
+/// One database of a factory reset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetDatabase {
+    /// Its name.
+    pub name: String,
+    /// Its path as reports print it.
+    pub path: PathBuf,
+    /// The path used here.
+    pub location: PathBuf,
+    /// True for the documented queue, whose schema is known without any database.
+    pub queue: bool,
+    /// True when its own schema can be trusted.
+    pub sound: bool,
+    /// Record of its schema as of the last good boot; `None`: there is none.
+    pub schema: Option<PathBuf>,
+    /// True when an empty database takes its place; false leaves that to the agent.
+    pub recreate: bool,
+    /// Owner and group of the new one.
+    pub owner: (u32, u32),
+    /// Permission bits.
+    pub mode: u32,
+}
+
 impl Step {
     /// The database it works on, if any: when a step of a database fails, the later ones are skipped.
     pub fn database(&self) -> Option<&str> {
@@ -135,6 +184,7 @@ impl Step {
                 Some(database)
             }
             Self::Build(build) => Some(&build.database),
+            Self::Reset(_) => Some(reset::SUBJECT),
             _ => None,
         }
     }
@@ -148,6 +198,9 @@ impl Step {
             Self::CheckVolume { level: FsckLevel::Yes, .. } => Some("file-system metadata that e2fsck cannot explain"),
             Self::Prune { .. } => Some("preserved originals older than the policy keeps"),
             Self::Resume { .. } => Some("an unfinished stage, or the names of files preserved in quarantine"),
+            Self::Install { database, .. } if database == reset::SUBJECT => {
+                Some("the names of what the reset takes away (preserved in quarantine)")
+            }
             Self::Install { .. } => Some("the names of the damaged database and its log (preserved in quarantine)"),
             _ => None,
         }
@@ -157,7 +210,12 @@ impl Step {
     pub fn writes_data(&self) -> bool {
         matches!(
             self,
-            Self::Resume { .. } | Self::Preserve { .. } | Self::Build(_) | Self::Install { .. } | Self::Prune { .. }
+            Self::Resume { .. }
+                | Self::Preserve { .. }
+                | Self::Build(_)
+                | Self::Reset(_)
+                | Self::Install { .. }
+                | Self::Prune { .. }
         )
     }
 
@@ -175,6 +233,7 @@ impl Step {
             Self::Resume { .. } => "resume",
             Self::Preserve { .. } => "preserve",
             Self::Build(_) => "build",
+            Self::Reset(_) => "reset",
             Self::Install { .. } => "install",
             Self::Prune { .. } => "prune",
             Self::CountAttempt { .. } => "count-attempt",
@@ -222,4 +281,7 @@ pub struct Plan {
     pub reason: String,
     /// True when the line must be run again afterwards: what was sensed before a resumed operation is out of date.
     pub again: bool,
+    /// Why a factory reset that was asked for is not in the plan; `None`: it is, or none was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_refused: Option<String>,
 }

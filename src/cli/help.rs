@@ -12,6 +12,7 @@ pub(super) fn help(command: &str) -> Option<&'static str> {
         "status" => Some(STATUS),
         "audit" => Some(AUDIT),
         "queue" => Some(QUEUE),
+        "reset" => Some(RESET),
         "slot" => Some(SLOT),
         _ => None,
     }
@@ -31,6 +32,7 @@ usage: pyvorin-recovery [--config FILE] [--root DIR] [--technician ID] [--json] 
   status [--metrics]        what the last boot did
   audit verify|show|log|fold      the agent's audit chain, and the journal of our own events
   queue stats|export|import|repair    unsent messages
+  reset [--tier queue|data|full]      factory reset, with everything preserved and a receipt
   slot status|mark-good     boot slots
   version, help [COMMAND]
 
@@ -114,6 +116,24 @@ Says in plain words what the last boot found and did.
   --to FILE   into FILE, replaced as a whole (its directory in memory spares the flash)
 Writes: nothing, or FILE.
 Exit codes: those of the boot it reports on; 8 when there is no report, 16 usage.
+";
+const RESET: &str = "\
+usage: pyvorin-recovery reset [--tier queue|data|full] [--accept-loss] --technician ID
+       pyvorin-recovery reset [--tier queue|data|full] --plan
+
+Empties the databases of a gateway. What is taken away is preserved in quarantine first; a receipt, as JSON and as text,
+says what was done. A cut of power at any point leaves the gateway as it was or reset, after the next boot.
+  --tier queue    unsent messages only
+  --tier data     every database (default). Configuration, certificates, device keys, backups, counters and our journal
+                  stay. The audit chain goes on with an entry that cites the end of the old one.
+  --tier full     also the configuration of the agent ([backup] config) on the data partition, certificates apart
+  --accept-loss   go on where something cannot be preserved; the receipt names it
+  --plan          print the plan and change nothing
+New databases have the schema of the last good ones; `databases = 'leave'` in [reset] leaves them to the agent instead.
+The agent is stopped through its service manager and started again. Before the OS, the same is asked for on the kernel
+command line with pyvorin.reset=TIER,TECHNICIAN,NUMBER[,accept-loss]; each NUMBER is executed once.
+Writes: the databases, quarantine and the state directory.
+Exit codes: 0 done, 4 done, with something that was not preserved or not reset, 8 refused or failed, 16 usage.
 ";
 const SLOT: &str = "\
 usage: pyvorin-recovery slot status

@@ -219,6 +219,7 @@ pub fn hand_over_failure(why: &str) {
         button: "none".to_string(),
         steps: Vec::new(),
         cause: assess::Cause::None,
+        reset: None,
         own_failure: Some(why.to_string()),
     };
     let mut machine = LinuxMachine::new(Vec::new(), Box::new(|_| {}));
@@ -253,7 +254,8 @@ pub fn hook(invocation: &Invocation) -> Exit {
             return Exit::OPERATIONAL;
         }
     };
-    let request = BootRequest { slot: None, dead: Vec::new(), recovery: words.recovery, choose_slot: false };
+    let request =
+        BootRequest { slot: None, dead: Vec::new(), recovery: words.recovery, reset: words.reset, choose_slot: false };
     let found = find_volumes(&settings, &[]);
     let told = match in_child(&settings, &found, &request, words.fault, &mut |line| log::info!("{line}")) {
         Ok(Ok(told)) => told,

@@ -58,7 +58,13 @@ fn start(settings: &Settings, words: &cmdline::Request, found: &Found, started: 
     let mut dead: Vec<Slot> = Vec::new();
     loop {
         let choose_slot = settings.slot_backend == SlotBackend::File;
-        let request = BootRequest { slot: asked, dead: dead.clone(), recovery: words.recovery, choose_slot };
+        let request = BootRequest {
+            slot: asked,
+            dead: dead.clone(),
+            recovery: words.recovery,
+            reset: words.reset.clone(),
+            choose_slot,
+        };
         let slot = if words.off {
             tell("switched off on the kernel command line");
             fallback(&dead)

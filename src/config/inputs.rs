@@ -63,6 +63,7 @@ fn read_document(document: &DeTable<'_>, door: Door, to: &mut Settings, faults: 
     service(section(&mut root, "service", faults), to, faults);
     backup(section(&mut root, "backup", faults), to, faults);
     keys(section(&mut root, "keys", faults), faults);
+    reset(section(&mut root, "reset", faults), to, faults);
     quarantine(section(&mut root, "quarantine", faults), to, faults);
     slots(section(&mut root, "slots", faults), to, faults);
     button(section(&mut root, "button", faults), to, faults);
@@ -230,25 +231,36 @@ fn backup(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     });
     from.integer("keep_days", faults, 1..3651, "days that archives are kept");
     from.integer("keep_verified", faults, 3..1001, "the newest three verified archives are always kept");
-    each(&mut from, "config", faults, |text| absolute(text).map(drop));
-    each(&mut from, "exclude", faults, |text| {
+    set(&mut to.config_paths, each(&mut from, "config", faults, absolute));
+    let names = each(&mut from, "exclude", faults, |text| {
         let name = !text.is_empty() && !text.contains(['/', '\0']) && text != "." && text != "..";
-        if name { Ok(()) } else { Err(format!("{text:?} is not a plain name; write the name of a file or directory")) }
+        let name = name.then(|| text.to_owned());
+        name.ok_or_else(|| format!("{text:?} is not a plain name; write the name of a file or directory"))
     });
+    set(&mut to.config_exclude, names);
     from.finish(faults);
 }
 
-fn each(
+/// The values of a list that can be used; `None` where there is no list.
+fn each<T>(
     from: &mut Section<'_, '_>,
     key: &'static str,
     faults: &mut Faults,
-    check: impl Fn(&str) -> Result<(), String>,
-) {
-    for item in from.list(key, faults).unwrap_or_default() {
-        if let Err(message) = check(&item.value) {
-            faults.add(from.path(key), item.at, message);
+    check: impl Fn(&str) -> Result<T, String>,
+) -> Option<Vec<T>> {
+    let mut values = Vec::new();
+    for item in from.list(key, faults)? {
+        match check(&item.value) {
+            Ok(value) => values.push(value),
+            Err(message) => faults.add(from.path(key), item.at, message),
         }
     }
+    Some(values)
+}
+
+fn reset(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
+    set(&mut to.reset_recreates, from.word("databases", faults, &[("recreate", true), ("leave", false)]));
+    from.finish(faults);
 }
 
 fn keys(mut from: Section<'_, '_>, faults: &mut Faults) {

@@ -124,6 +124,13 @@ pub struct Settings {
     pub service_health: String,
     /// `[backup] dir`.
     pub backup_dir: PathBuf,
+    /// `[backup] config`: files and directories of the agent's configuration.
+    pub config_paths: Vec<PathBuf>,
+    /// `[backup] exclude`: names below them that are never touched.
+    pub config_exclude: Vec<String>,
+    /// `[reset] databases`: true when a reset leaves an empty database with the schema of the one before, false when
+    /// it leaves none, for the agent to create.
+    pub reset_recreates: bool,
     /// `[quarantine] keep`: operations kept per database.
     pub quarantine_keep: u32,
     /// `[quarantine] max_percent` of the data partition.
@@ -200,6 +207,9 @@ impl Settings {
             service_unit: "auto".to_owned(),
             service_health: "http://127.0.0.1:8080/health".to_owned(),
             backup_dir: PathBuf::from("/var/lib/pyvorin/backups"),
+            config_paths: vec![PathBuf::from("/etc/pyvorin")],
+            config_exclude: vec!["certs".to_owned()],
+            reset_recreates: true,
             quarantine_keep: 2,
             quarantine_max_percent: 20,
             slot_backend: SlotBackend::File,
@@ -236,6 +246,7 @@ impl Settings {
         settings.data_dir = below(root, &self.data_dir);
         settings.state_dir = below(root, &self.state_dir);
         settings.backup_dir = below(root, &self.backup_dir);
+        settings.config_paths = self.config_paths.iter().map(|path| below(root, path)).collect();
         for database in &mut settings.databases {
             database.location = below(root, &database.path);
         }

@@ -36,6 +36,8 @@ pub struct Request<'a> {
     pub dead: &'a [Slot],
     /// Slot asked for on the kernel command line.
     pub asked: Option<Slot>,
+    /// A factory reset that a person asked for.
+    pub reset: Option<&'a crate::reset::Request>,
 }
 
 impl<'a> Request<'a> {
@@ -57,6 +59,7 @@ impl<'a> Request<'a> {
             slots: false,
             dead: &[],
             asked: None,
+            reset: None,
         }
     }
 }

@@ -289,6 +289,7 @@ fn evidence() -> Vec<Vec<u8>> {
                 held_by: Vec::new(),
             };
             let evidence = Evidence {
+                reset: None,
                 schema: "pyvorin-recovery/evidence/1".into(),
                 now: 1,
                 by: "unattended".into(),
