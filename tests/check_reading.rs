@@ -223,6 +223,25 @@ fn damage_beside_pages_that_cannot_be_read_is_still_found_and_a_dead_device_is_g
 }
 
 #[test]
+fn a_check_of_a_dying_device_looks_at_the_clock_between_two_failed_reads() {
+    let scratch = Scratch::new("dying");
+    let bytes = store(&scratch.path().join("a.db"));
+    let pages = bytes.len() as u64 / 4096;
+    let db = Failing { bytes: &bytes, bad: (pages / 2..=pages).collect(), page_size: 4096 };
+    // Asked again without progress means a failed read; time is up at the third.
+    let (mut again, mut last) = (0, 0);
+    let mut go_on = |done: u32, _: u32| {
+        again = if done == last && done > 0 { again + 1 } else { 0 };
+        last = done;
+        again < 3
+    };
+    let found = check_keyed(&Overlay::alone(&db, 4096), Scope::Full, SumKey([3, 5]), &Alone, &mut go_on).unwrap();
+    assert!(found.out_of_time);
+    let failed = found.findings.iter().filter(|f| f.code.ends_with("page-unreadable")).count();
+    assert!((1..=3).contains(&failed), "{failed}: {:?}", found.findings);
+}
+
+#[test]
 fn a_frame_that_cannot_be_read_is_a_finding_of_its_page() {
     let o = (1..200).map(|seed| odd(seed, 150)).find(|o| o.wal.as_ref().is_some_and(|w| w.len() > 8192)).unwrap();
     let log = o.wal.unwrap();

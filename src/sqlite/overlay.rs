@@ -191,8 +191,8 @@ impl<'a> Overlay<'a> {
     }
 
     /// Reads `count` pages from `first` on into `run` (at least that many pages long) with one read of the database, and
-    /// lays over them what the log holds. Says of each page what came of it. Where the one read fails, the pages are
-    /// read one by one: a device has few bad blocks, and the pages beside them are as good as any.
+    /// lays over them what the log holds. Says of each page what came of it. Where the one read fails, that is said of
+    /// all its pages; whoever wants to know which it is asks again for each, and may look at the clock in between.
     pub(crate) fn read_run(&self, first: u32, count: u32, run: &mut [u8]) -> Vec<Got> {
         let size = usize::try_from(self.page_size).unwrap_or(usize::MAX);
         let n = usize::try_from(count).unwrap_or(0);
@@ -205,10 +205,7 @@ impl<'a> Overlay<'a> {
         let mut got = match (self.db, run.get_mut(..size.saturating_mul(n))) {
             (Some(db), Some(run)) => match read_full(db, offset, run) {
                 Ok(have) => (0..n).map(|i| if (i + 1) * size <= have { Got::Whole } else { Got::Short }).collect(),
-                Err(_) => {
-                    let places = run.chunks_exact_mut(size).zip((offset..).step_by(size));
-                    places.map(|(place, at)| whole(read_full(db, at, place))).collect()
-                }
+                Err(e) => vec![Got::Unreadable(e.to_string()); n],
             },
             _ => vec![Got::Short; n],
         };

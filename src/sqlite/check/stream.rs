@@ -8,6 +8,7 @@ use super::accounts::Owner;
 use super::judge::Judge;
 use super::pass::{Env, Map, Pass};
 use super::tally::Tally;
+use crate::sqlite::overlay::Got;
 
 /// Bytes read at a time.
 const RUN: usize = 1 << 20;
@@ -37,9 +38,18 @@ impl Runs<'_> {
             let n = self.per_run.min(pages - first + 1);
             buffer.resize(size * usize::try_from(self.per_run).unwrap_or(1), 0);
             let got = self.env.source.read_run(first, n, &mut buffer);
-            let mut judge = Judge { env: self.env, map: self.map, tally: &mut *tally, go_on: &mut || go_on(first - 1) };
-            for ((number, image), got) in (first..first + n).zip(buffer.chunks_exact(size)).zip(got) {
-                judge.page(number, got, image);
+            for ((number, image), mut got) in (first..first + n).zip(buffer.chunks_exact_mut(size)).zip(got) {
+                if n > 1 && matches!(got, Got::Unreadable(_)) {
+                    // A device has few bad blocks, and the pages beside them are as good as any; but each failed read
+                    // may take seconds.
+                    if tally.out_of_time || !go_on(first - 1) {
+                        tally.out_of_time = true;
+                        break;
+                    }
+                    got = self.env.source.read_run(number, 1, image).pop().unwrap_or(Got::Short);
+                }
+                let go_on = &mut || go_on(first - 1);
+                Judge { env: self.env, map: self.map, tally: &mut *tally, go_on }.page(number, got, image);
             }
             if tally.out_of_time || !go_on(first - 1 + n) {
                 tally.out_of_time = true;
