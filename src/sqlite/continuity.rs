@@ -193,13 +193,13 @@ impl Examination<'_> {
 }
 
 /// Whether a row can be an earlier one after an update, which leaves most of it as it was: two thirds of its bytes
-/// stand in the same columns. `Some(true)` when that is so much that it is not chance, or a counter beside its name.
+/// stand in the same columns. `Some(true)` when that is so much that it is neither chance nor the name beside a counter.
 fn updated(row: &[u8], later: &[u8]) -> Option<bool> {
     let (row, later) = (columns(row)?, columns(later)?);
     let size = |c: &(Class, &[u8])| c.1.len();
     let kept: usize = row.iter().zip(&later).filter(|(a, b)| a == b).map(|(a, _)| size(a)).sum();
     let all: usize = row.iter().map(size).sum();
-    (row.len() == later.len() && 3 * kept >= 2 * all).then_some(row.len() > 2 && kept >= 16)
+    (row.len() == later.len() && kept > 0 && 3 * kept >= 2 * all).then_some(row.len() > 2 && kept >= 16)
 }
 
 /// The columns of a cell of a table leaf, as far as they are on the page.
