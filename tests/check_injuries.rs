@@ -133,6 +133,24 @@ fn no_false_alarm_on_hundreds_of_sound_databases() {
     no_false_alarm(rounds("ODD_DATABASES", 600));
 }
 
+/// A failure names its seed, and that is only of use when the seed makes the same database again.
+#[test]
+fn a_seed_makes_the_same_database_again() {
+    let mut failures = Failures::default();
+    for seed in seeds(1, 60) {
+        let (one, other) = (odd(seed, 60), odd(seed, 60));
+        if one.db != other.db {
+            let at = one.db.iter().zip(&other.db).position(|(a, b)| a != b);
+            failures.add(
+                "another database",
+                seed,
+                format!("{}: {:?} of {} and {}", one.about, at, one.db.len(), other.db.len()),
+            );
+        }
+    }
+    failures.finish("the same database");
+}
+
 /// One injury; its name.
 fn injure(db: &mut Vec<u8>, rng: &mut Rng) -> &'static str {
     let size = page_size(db) as usize;

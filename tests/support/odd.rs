@@ -358,7 +358,9 @@ fn insert(db: &Connection, rng: &mut Rng, shape: &Shape) {
     let mut values: Vec<Value> = shape.columns.iter().map(|c| value(rng, c)).collect();
     if !shape.create.contains("WITHOUT ROWID") && rng.chance(10) {
         columns.push("rowid");
-        values.push(Value::Integer(number(rng)));
+        // Behind the highest rowid there is, the engine draws the next one by chance: far below it, or the seed would not
+        // make the same database again.
+        values.push(Value::Integer(number(rng).min(i64::MAX - (1 << 40))));
     }
     let marks = vec!["?"; columns.len()].join(",");
     let sql = format!("INSERT OR IGNORE INTO {}({}) VALUES ({marks})", name(shape), columns.join(","));
