@@ -4,6 +4,8 @@
 //! gated by the engine, PREPARED, COMMIT, swap. Rows that cannot go into it are written, with the reason, beside the
 //! preserved originals before COMMIT. A cut anywhere leaves the old queue or the new one after the next boot.
 
+mod lost;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,6 +33,8 @@ const MARGIN: u64 = 4 << 20;
 /// Facts of a queue whose own header is lost: what the agent's SQLite makes by default.
 pub const DOCUMENTED: Facts =
     Facts { page_size: 4096, wal: true, auto_vacuum: 0, encoding: 1, user_version: 0, application_id: 0 };
+/// Name of the documented schema, as the source of one.
+const DOCUMENTED_NAME: &str = "documented queue";
 /// Name, in quarantine, of what could not go into the new queue.
 pub const REJECTED: &str = "rejected.jsonl";
 
@@ -377,6 +381,9 @@ fn prepare(
         let kept = |path: PathBuf| path.file_name().map(|n| into.join(n));
         let log = side(&database.location, "-wal");
         fold_copy(machine, kept(database.location.clone()).as_deref(), kept(log).as_deref(), &found.fold, &staged)?;
+    }
+    if what.load.new.is_some() && found.verdict.structure != StructureVerdict::Sound {
+        lost::tell(machine, database, &found.fold, into, stage);
     }
     let refused = machine.engine_queue(&staged, &what.load)?;
     let mut rejected = what.rejected.clone();

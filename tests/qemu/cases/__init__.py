@@ -42,4 +42,4 @@ def database(boot, name="edge_store.db"):
 
 
 # Importing a file registers its cases; the order here is the order in which they start. Power cuts take longest.
-from cases import power, wal, filesystem, slots, stages, x86  # noqa: E402,F401
+from cases import power, reset, wal, filesystem, slots, stages, x86  # noqa: E402,F401
