@@ -8,11 +8,12 @@
 //! the real engine writing a staged file. Indexes are never copied, they are built anew from their statements; their
 //! old entries serve as witnesses, for the owner of a page ([`evidence`]) and for the rows that are gone ([`loss`]).
 //!
-//! Memory: one byte and two for each page, 24 to 40 for each table leaf, the intervals of the rowids found, and one row
+//! Memory: one byte and two for each page, 56 for each table leaf, the intervals of the rowids found, and one row
 //! at a time. Work: two passes over the pages, one more over the entries of indexes when rows are missing. Every page is
 //! claimed once, so a crafted file buys no more.
 
 pub mod assign;
+pub mod bounds;
 pub mod catalog;
 pub mod evidence;
 pub mod extract;
@@ -30,12 +31,14 @@ pub mod side;
 pub mod source;
 pub mod spans;
 pub mod tree;
+pub mod witness;
 
 use std::io;
 
 use self::assign::Why;
 use self::catalog::Entry;
 use self::extract::Rows;
+use self::loss::Known;
 use self::objects::{Class, Object};
 use self::overflow::Chains;
 pub use self::report::{LostAndFound, Report, TableReport};
@@ -161,10 +164,12 @@ pub fn run(input: &Input<'_>, sink: &mut dyn Sink, progress: &mut dyn FnMut(&str
     let (not_made, found) = sink.end(&schema.entries, &sequences)?;
     report.not_made.extend(not_made);
     report.lost_and_found = found;
+    let gone = gone(&source, &map, &assigned, &chains, header.as_ref());
     for (index, got) in &extracted {
         let Some(object) = objects.get(*index) else { continue };
         let mark = sequences.iter().find(|(name, _)| name.eq_ignore_ascii_case(&object.entry.name)).map(|(_, s)| *s);
-        let loss = loss::table(&mut source, &objects, object, got, mark, facts.encoding);
+        let known = Known { sequence: mark, encoding: facts.encoding, gone };
+        let loss = loss::table(&mut source, &objects, object, got, known);
         report.table(object, got, loss);
     }
     report.unreadable = source.unreadable;
@@ -203,6 +208,24 @@ fn first_page(db: Option<&dyn ReadAt>, side: Option<&dyn ReadAt>, laid: &Laid) -
 /// describe a database that no longer exists (`ANALYZE` makes new ones).
 fn is_kept(object: &Object) -> bool {
     object.class != Class::Index && !object.entry.name.to_ascii_lowercase().starts_with("sqlite_")
+}
+
+/// How many pages nobody has that may have held rows: those of the file that are neither in a tree nor in the chain of a row
+/// nor free, and those behind its end. `None` when nothing says where its end was.
+fn gone(
+    source: &Source<'_>,
+    map: &map::Map,
+    assigned: &assign::Assigned,
+    chains: &Chains,
+    header: Option<&Header>,
+) -> Option<u64> {
+    let pages = header.filter(|h| h.pages > 0 && h.valid_for == h.change_counter)?.pages;
+    let lost = |n: &u32| match assigned.owners.of(*n) {
+        0 => !chains.is_taken(*n) || matches!(map.kind(*n), map::Kind::Tree(_)),
+        owner => owner == assign::ORPHAN,
+    };
+    let inside = (2..=source.pages).filter(lost).count() as u64;
+    Some(inside + u64::from(pages.saturating_sub(source.pages)))
 }
 
 struct Schema {

@@ -3,7 +3,8 @@
 //! First the trees that can be followed from roots the schema names. Then the freelist: what it lists is deleted. What
 //! is left are *orphans*, subtrees and single leaves without a living parent. An orphan goes to the one table whose
 //! records it can hold and which misses rowids just there ([`super::tree::Hole`]); among several, index entries decide
-//! ([`super::evidence`]), then the likeness of the records. An orphan that fits tables which all miss nothing there is
+//! ([`super::evidence`]), then the likeness of the records. An orphan of index pages goes where the rows say that its
+//! entries belong ([`super::witness`]). An orphan that fits tables which all miss nothing there is
 //! a *ghost*: a page that was freed while its tree lived on. What nothing decides is a *stray*, kept apart.
 
 use super::evidence;
@@ -13,6 +14,7 @@ use super::objects::{Class, Object};
 use super::sheet;
 use super::source::Source;
 use super::tree::{Bound, Hole, Owners, Tree, follow};
+use super::witness;
 use crate::sqlite::header::Header;
 use crate::sqlite::page::PageKind;
 
@@ -28,6 +30,8 @@ pub const GHOST: u16 = u16::MAX - 4;
 const SAMPLE_LEAVES: usize = 6;
 /// Rows of each.
 const SAMPLE_ROWS: usize = 4;
+/// Rounds in which orphans that are kept like an index are looked at.
+const ROUNDS: usize = 4;
 
 /// Why an orphan has no owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,15 +215,26 @@ fn orphans(
             }
         }
     }
-    for (orphan, owner) in evidence::decide(source, objects, waiting) {
-        match owner {
-            Some(one) => give(objects, &mut result.owners, one, orphan.tree),
-            None => {
-                let why = if table { Why::Ambiguous } else { Why::IndexLike };
-                result.strays.push(Stray { leaves: orphan.tree.leaves, why, top: orphan.top });
+    // Every orphan that finds its owner is evidence for the others.
+    for _ in 0..if table { 1 } else { ROUNDS } {
+        let before = waiting.len();
+        let decided = match table {
+            true => evidence::decide(source, objects, waiting),
+            false => witness::decide(source, map, objects, waiting),
+        };
+        waiting = Vec::new();
+        for (orphan, owner) in decided {
+            match owner {
+                Some(one) => give(objects, &mut result.owners, one, orphan.tree),
+                None => waiting.push(orphan),
             }
         }
+        if waiting.len() == before {
+            break;
+        }
     }
+    let why = if table { Why::Ambiguous } else { Why::IndexLike };
+    result.strays.extend(waiting.into_iter().map(|o| Stray { leaves: o.tree.leaves, why, top: o.top }));
 }
 
 fn give(objects: &mut [Object], owners: &mut Owners, one: usize, tree: Tree) {

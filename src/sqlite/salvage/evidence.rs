@@ -49,16 +49,14 @@ pub fn decide(source: &mut Source<'_>, objects: &[Object], orphans: Vec<Orphan>)
             let counts: Vec<u32> =
                 orphan.candidates.iter().map(|t| votes.get(&(number, *t)).copied().unwrap_or(0)).collect();
             let owner = first_alone(&counts).or_else(|| first_alone(&orphan.likeness));
-            // Index pages are never told apart by likeness from the rows of a table that is kept like an index.
-            let mixed = orphan.candidates.iter().any(|i| objects.get(*i).is_some_and(|o| o.class == Class::KeyTable));
-            let owner = owner.filter(|_| !mixed).and_then(|at| orphan.candidates.get(at).copied());
+            let owner = owner.and_then(|at| orphan.candidates.get(at).copied());
             (orphan, owner)
         })
         .collect()
 }
 
 /// Position of the greatest number, when it is greater than every other.
-fn first_alone(numbers: &[u32]) -> Option<usize> {
+pub fn first_alone(numbers: &[u32]) -> Option<usize> {
     let most = numbers.iter().max().filter(|n| **n > 0)?;
     let mut at = numbers.iter().enumerate().filter(|(_, n)| *n == most).map(|(i, _)| i);
     let first = at.next()?;

@@ -1,13 +1,13 @@
 //! The second pass: rows out of the pages of each table, in key order, into the sink.
 //!
-//! A row is taken when its cell can be believed ([`super::sheet`]), its rowid lies above the one before and, on a page
-//! that is not whole, within the bounds its parents give (where a whole page contradicts its parent, it is the parent's
-//! key that was changed), its chain of overflow pages is whole, and its record can be one of the table
-//! ([`super::shape`]). Of a page that is not whole the rows that pass are taken too, and named as *not provable*:
+//! A row is taken when its cell can be believed ([`super::sheet`]), its rowid lies above the one before and within the
+//! bounds that its parents and the leaves beside it give ([`super::bounds`]), its chain of overflow pages is whole, and
+//! its record can be one of the table ([`super::shape`]). Of a page that is not whole the rows that pass are taken too, and named as *not provable*:
 //! what damaged their neighbours may have changed a value of theirs that nothing in the file contradicts.
 
 use std::io;
 
+use super::bounds::{self, Beside};
 use super::fields::{Field, split};
 use super::map::Map;
 use super::objects::{Class, Object};
@@ -69,6 +69,8 @@ pub struct Extracted {
     pub given_up: u64,
     /// Pages that are not whole.
     pub damaged_pages: u64,
+    /// Rows on the fullest page that is whole.
+    pub most_rows: u64,
 }
 
 /// Takes the rows of one table.
@@ -83,10 +85,11 @@ pub fn table(
     let mut result = Extracted { ids_known: true, ..Extracted::default() };
     let rowid_table = object.class == Class::Table;
     if rowid_table {
-        object.tree.leaves.sort_by_key(|b| map.leaf(b.page).map_or(i64::MAX, |l| l.low));
+        object.tree.leaves.sort_by_key(|b| map.leaf(b.page).map_or(i64::MAX, |l| l.mid));
     }
     let mut taker = Taker { chains, out, index, object, way, fields: Vec::new(), last: None };
     let mut bytes = Vec::new();
+    let mut left = None;
     for at in 0..taker.object.tree.leaves.len() {
         let Some(bound) = taker.object.tree.leaves.get(at).copied() else { continue };
         if !source.read(bound.page, &mut bytes) {
@@ -97,21 +100,25 @@ pub fn table(
         let mut whole = sheet.whole;
         let mut ids = (i64::MAX, i64::MIN);
         let before = taker.last;
+        let next = taker.object.tree.leaves.get(at + 1).and_then(|b| map.leaf(b.page)).filter(|l| l.low <= l.high);
+        let beside = Beside { before: left.zip(before), next };
+        left = rowid_table.then_some(bound.high);
+        let bound = if rowid_table { bounds::believed(source, &sheet, bound, beside) } else { bound };
         for cell in sheet.cells() {
-            let bound = if sheet.whole { Bound { low: i64::MIN, high: i64::MAX, ..bound } } else { bound };
             match taker.take(source, &bound, &cell, &mut result)? {
                 Taken::Row(id) => ids = (ids.0.min(id), ids.1.max(id)),
                 Taken::Damaged => whole = false,
                 Taken::Elsewhere => {}
             }
         }
-        if !whole {
+        if whole {
+            result.most_rows = result.most_rows.max(sheet.good.len() as u64);
+        } else {
             result.damaged_pages += 1;
             result.not_provable.push(ids);
             if rowid_table {
-                let next = taker.object.tree.leaves.get(at + 1).and_then(|b| map.leaf(b.page)).map(|l| l.low);
                 let low = before.map_or(bound.low, |b| b.max(bound.low)).saturating_add(1);
-                let high = next.map_or(bound.high, |n| bound.high.min(n.saturating_sub(1)));
+                let high = next.map_or(bound.high, |n| bound.high.min(n.low.saturating_sub(1)));
                 result.torn.push((low, high));
             }
         }

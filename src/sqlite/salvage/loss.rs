@@ -24,6 +24,8 @@ const MAX_NAMED: usize = 2 << 20;
 const MAX_GROUPS: usize = 1000;
 /// Intervals listed of each kind in the manifest.
 const MAX_LISTED: usize = 100_000;
+/// Missing pages in a row, below a lost inner page, that the numbering reaches across.
+const WIDEST_GAP: u64 = 8;
 /// Longest text of a group's name.
 const MAX_NAME: usize = 200;
 
@@ -74,6 +76,8 @@ pub struct TableLoss {
     pub named_by: Vec<String>,
     /// Rowids that may have been rows: they lie on damaged pages and no index names them.
     pub possible: Spans,
+    /// Those of the possible ones that the numbering vouches for: rows, unless a deleted one stood just there.
+    pub numbered: Spans,
     /// Lost rows by the first column of the index, with the range of the second.
     pub groups: Vec<Group>,
     /// Rowids of rows that were kept although something else on their page is damaged, or that hold text that is none.
@@ -82,15 +86,19 @@ pub struct TableLoss {
     pub out_of_step: u64,
 }
 
-/// Works out the loss of one table. `sequence` is its mark in `sqlite_sequence`.
-pub fn table(
-    source: &mut Source<'_>,
-    objects: &[Object],
-    object: &Object,
-    got: &Extracted,
-    sequence: Option<i64>,
-    encoding: u32,
-) -> TableLoss {
+/// What else bears on the losses of a table.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// Its mark in `sqlite_sequence`.
+    pub sequence: Option<i64>,
+    /// Text encoding.
+    pub encoding: u32,
+    /// Pages that may have held rows and are gone; `None` when nothing says how many the file had.
+    pub gone: Option<u64>,
+}
+
+/// Works out the loss of one table.
+pub fn table(source: &mut Source<'_>, objects: &[Object], object: &Object, got: &Extracted, known: Known) -> TableLoss {
     let mut loss = TableLoss {
         table: object.entry.name.clone(),
         lost: Some(0),
@@ -100,6 +108,7 @@ pub fn table(
         named_rows: 0,
         named_by: Vec::new(),
         possible: Spans::default(),
+        numbered: Spans::default(),
         groups: Vec::new(),
         not_provable: Spans::from(if object.class == Class::Table { got.not_provable.clone() } else { Vec::new() })
             .at_most(MAX_LISTED),
@@ -109,15 +118,18 @@ pub fn table(
     if untouched && object.class != Class::Table {
         return loss;
     }
+    let each = rows_per_page(source.usable, object);
+    let by_pages = known.gone.map(|n| n.saturating_add(got.damaged_pages).saturating_mul(each));
     if object.class != Class::Table || !got.ids_known {
         loss.lost = None;
-        loss.lost_at_most = None;
+        loss.lost_at_most = by_pages;
         loss.counted_by = CountedBy::Unknown;
         return loss;
     }
-    let gaps = gaps(object, got, sequence);
+    let parts = parts(object, got, known.sequence);
+    let gaps = Spans::from(parts.iter().map(|p| (p.low, p.high)).collect()).without(&got.ids);
     // Also where no page is damaged: an index that names rows which are not there is the only witness of a lost write.
-    let whole_index = name(source, objects, object, got, &gaps, encoding, &mut loss);
+    let whole_index = name(source, objects, object, got, &gaps, known.encoding, &mut loss);
     if gaps.is_empty() {
         // A row that was given up, and whose rowid is not missing anywhere, had a rowid that was changed.
         let doubts = got.given_up.saturating_add(loss.out_of_step);
@@ -128,44 +140,89 @@ pub fn table(
         }
         return loss;
     }
-    loss.possible = gaps.without(&loss.named);
-    let open_ended = gaps.ends().is_none_or(|(a, b)| a == i64::MIN || b == i64::MAX);
-    let most = if whole_index { loss.named_rows } else { gaps.count() };
-    loss.lost_at_most = (whole_index || !open_ended).then_some(most);
     if whole_index {
         loss.lost = Some(loss.named_rows);
+        loss.lost_at_most = loss.lost;
         loss.counted_by = CountedBy::Index;
-        loss.possible = Spans::default();
-    } else if !open_ended && Spans::from([got.ids.intervals(), gaps.intervals()].concat()).intervals().len() == 1 {
-        loss.lost = Some(gaps.count());
-        loss.counted_by = CountedBy::Numbering;
     } else {
-        loss.lost = None;
-        loss.counted_by = CountedBy::Unknown;
+        loss.possible = gaps.without(&loss.named);
+        count(&mut loss, &gaps, &parts, got, (each, by_pages));
     }
     loss.named = loss.named.at_most(MAX_LISTED);
     loss.possible = loss.possible.at_most(MAX_LISTED);
+    loss.numbered = loss.numbered.first(MAX_LISTED);
     loss
 }
 
-/// Rowids whose page is gone or torn, and that did not turn up elsewhere.
-fn gaps(object: &Object, got: &Extracted, sequence: Option<i64>) -> Spans {
+/// Counts or bounds the loss where no index is whole.
+fn count(loss: &mut TableLoss, gaps: &Spans, parts: &[Part], got: &Extracted, (each, by_pages): (u64, Option<u64>)) {
+    let open_ended = |(a, b): &(i64, i64)| *a == i64::MIN || *b == i64::MAX;
+    let closed = Spans::from(gaps.intervals().iter().copied().filter(|g| !open_ended(g)).collect());
+    let all_closed = closed.intervals().len() == gaps.intervals().len();
+    let missing = gaps.count_in(&parts.iter().map(|p| (p.low, p.high)).collect::<Vec<_>>());
+    let of_part = |(p, n): (&Part, &u64)| p.pages.map(|pages| pages.saturating_mul(each).min(*n));
+    let by_parts: Option<u64> =
+        parts.iter().zip(&missing).map(of_part).try_fold(0_u64, |sum, n| Some(sum.saturating_add(n?)));
+    let bounds = [all_closed.then(|| gaps.count()), by_parts, by_pages];
+    loss.lost_at_most = bounds.into_iter().flatten().min().map(|n| n.max(loss.named_rows));
+    // No deleted range, as far as anything tells: the rest of the table has none, and no gap is too wide for its pages. How
+    // many pages are missing below a lost inner page is not known; a gap of many of them may hide anything.
+    let fullest = got.most_rows + got.most_rows / 4;
+    let is_wide = |(a, b): &(i64, i64)| b.abs_diff(*a) >= WIDEST_GAP.saturating_mul(fullest);
+    let wide = Spans::from(closed.intervals().iter().copied().filter(is_wide).collect());
+    let fits = |(p, n): (&Part, &u64)| match p.pages {
+        Some(pages) => *n <= pages.saturating_mul(fullest),
+        None => !wide.overlaps(p.low, p.high),
+    };
+    let dense = Spans::from([got.ids.intervals(), closed.intervals()].concat()).intervals().len() == 1;
+    if dense && parts.iter().zip(&missing).all(fits) {
+        loss.numbered = closed.without(&loss.named);
+    }
+    let counted = all_closed && loss.numbered == loss.possible;
+    loss.lost = counted.then(|| gaps.count());
+    loss.counted_by = if counted { CountedBy::Numbering } else { CountedBy::Unknown };
+    if counted {
+        loss.lost_at_most = loss.lost;
+    }
+}
+
+/// Most rows that one page can hold: each is no smaller than its header (file format 2, sections 1.6 and 2.1).
+fn rows_per_page(usable: u32, object: &Object) -> u64 {
+    let columns = object.shape.columns.iter();
+    let least = match object.shape.rowid_table {
+        true => columns.rev().skip_while(|c| c.optional).count(),
+        false => columns.count(),
+    };
+    let cell = 2 + (2 + least + usize::from(object.class == Class::Table)).max(4) as u64;
+    u64::from(usable.saturating_sub(8)) / cell
+}
+
+/// Rowids whose page is gone or torn.
+struct Part {
+    low: i64,
+    high: i64,
+    /// How many pages that is, where it is known.
+    pages: Option<u64>,
+}
+
+fn parts(object: &Object, got: &Extracted, sequence: Option<i64>) -> Vec<Part> {
     let ends = got.ids.ends();
     let above = |h: &Hole| if h.low == i64::MIN { i64::MIN } else { h.low.saturating_add(1) };
-    let mut parts: Vec<(i64, i64)> = object.tree.holes.iter().map(|h| (above(h), h.high)).collect();
-    parts.extend(&got.torn);
+    let hole = |h: &Hole| Part { low: above(h), high: h.high, pages: (!h.open).then_some(u64::from(h.pages)) };
+    let mut parts: Vec<Part> = object.tree.holes.iter().map(hole).collect();
+    parts.extend(got.torn.iter().map(|(low, high)| Part { low: *low, high: *high, pages: Some(1) }));
     for part in &mut parts {
         // SQLite hands out rowids from 1 on. Where no lower one is left there is no reason to think of any.
-        if part.0 < 1 && ends.is_none_or(|(low, _)| low >= 1) {
-            part.0 = 1;
+        if part.low < 1 && ends.is_none_or(|(low, _)| low >= 1) {
+            part.low = 1;
         }
-        if part.1 == i64::MAX {
+        if part.high == i64::MAX {
             // An AUTOINCREMENT table remembers the highest rowid it ever gave.
             let last = sequence.filter(|_| object.autoincrement);
-            part.1 = last.map_or(i64::MAX, |s| s.max(ends.map_or(0, |(_, high)| high)));
+            part.high = last.map_or(i64::MAX, |s| s.max(ends.map_or(0, |(_, high)| high)));
         }
     }
-    Spans::from(parts).without(&got.ids)
+    parts
 }
 
 /// Names what indexes name. True when one of the indexes is whole, so that what it does not name is not missing.

@@ -1,4 +1,4 @@
-//! The first pass: every page once, in order, and what kind of page it is. Sixteen bytes for each table leaf and one
+//! The first pass: every page once, in order, and what kind of page it is. Thirty-two bytes for each table leaf and one
 //! for every other page is all that is kept.
 
 use super::catalog::looks_like_schema;
@@ -32,6 +32,8 @@ pub struct Leaf {
     pub low: i64,
     /// Highest rowid.
     pub high: i64,
+    /// The rowid in the middle: where the leaf stands among others even if one of its ends was changed.
+    pub mid: i64,
 }
 
 /// The file by pages.
@@ -185,7 +187,8 @@ impl Map {
 fn leaf(page: u32, sheet: &Sheet<'_>) -> Leaf {
     let id = |i: Option<&usize>| i.and_then(|i| sheet.page.cell(*i)).and_then(|c| c.rowid);
     let (low, high) = (id(sheet.good.first()), id(sheet.good.last()));
-    Leaf { page, whole: sheet.whole, low: low.unwrap_or(i64::MAX), high: high.unwrap_or(i64::MIN) }
+    let mid = id(sheet.good.get(sheet.good.len() / 2)).unwrap_or(i64::MAX);
+    Leaf { page, whole: sheet.whole, low: low.unwrap_or(i64::MAX), high: high.unwrap_or(i64::MIN), mid }
 }
 
 /// The pages that a freelist trunk lists: the next trunk, then each leaf (file format 2, section 1.5). `None` when this

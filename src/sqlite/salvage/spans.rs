@@ -42,6 +42,12 @@ impl Spans {
         at.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|(_, b)| id <= *b)
     }
 
+    /// True when a rowid from `low` to `high` is in the set.
+    pub fn overlaps(&self, low: i64, high: i64) -> bool {
+        let at = self.0.partition_point(|(_, b)| *b < low);
+        low <= high && self.0.get(at).is_some_and(|(a, _)| *a <= high)
+    }
+
     /// What is in this set and not in the other.
     pub fn without(&self, other: &Self) -> Self {
         let mut left = Vec::new();
@@ -84,9 +90,37 @@ impl Spans {
         self.0.iter().fold(0, |n: u64, (a, b)| n.saturating_add(b.abs_diff(*a).saturating_add(1)))
     }
 
+    /// Number of rowids in each of many ranges: work in proportion to the ranges, whatever they overlap.
+    pub fn count_in(&self, ranges: &[(i64, i64)]) -> Vec<u64> {
+        let mut upto = Vec::with_capacity(self.0.len() + 1);
+        upto.push(0_u64);
+        for (a, b) in &self.0 {
+            upto.push(upto.last().copied().unwrap_or(0).saturating_add(b.abs_diff(*a).saturating_add(1)));
+        }
+        let below = |id: i64| {
+            // Rowids of the set that are less than `id`.
+            let Some(at) = self.0.partition_point(|(a, _)| *a < id).checked_sub(1) else { return 0 };
+            let inside = self.0.get(at).map_or(0, |(a, b)| id.min(b.saturating_add(1)).abs_diff(*a));
+            upto.get(at).copied().unwrap_or(0).saturating_add(inside)
+        };
+        ranges
+            .iter()
+            .map(|(a, b)| match a > b {
+                true => 0,
+                false => below(*b).saturating_sub(below(*a)).saturating_add(u64::from(self.has(*b))),
+            })
+            .collect()
+    }
+
     /// Lowest and highest.
     pub fn ends(&self) -> Option<(i64, i64)> {
         Some((self.0.first()?.0, self.0.last()?.1))
+    }
+
+    /// The first `n` intervals.
+    pub fn first(mut self, n: usize) -> Self {
+        self.0.truncate(n);
+        self
     }
 
     /// The same set with at most `n` intervals: those behind are joined into one, which makes the set larger.
@@ -121,10 +155,24 @@ mod tests {
                 let left = x.without(&y);
                 for id in -1..10 {
                     assert_eq!(left.has(id), x.has(id) && !y.has(id), "{a} {b} {id}");
+                    let near = (id..id + 3).any(|n| x.has(n));
+                    assert_eq!(x.overlaps(id, id + 2), near, "{a} {id}");
                 }
                 assert!(left.intervals().windows(2).all(|w| w[0].1 < w[1].0));
             }
         }
+    }
+
+    #[test]
+    fn counting_in_ranges_is_what_membership_says() {
+        for bits in 0..512_u32 {
+            let x = Spans::from((0..9).filter(|i| bits >> i & 1 == 1).map(|i| (i, i)).collect());
+            let ranges: Vec<(i64, i64)> = (-1..10).flat_map(|a| (-1..10).map(move |b| (a, b))).collect();
+            let slow = |(a, b): &(i64, i64)| (*a..=*b).filter(|id| x.has(*id)).count() as u64;
+            assert_eq!(x.count_in(&ranges), ranges.iter().map(slow).collect::<Vec<_>>(), "{bits}");
+        }
+        let all = set(&[(i64::MIN, i64::MAX)]);
+        assert_eq!(all.count_in(&[(i64::MIN, i64::MAX), (0, 9)]), [u64::MAX, 10]);
     }
 
     #[test]

@@ -24,13 +24,15 @@ pub struct Hole {
     pub high: i64,
     /// True when an orphan may belong here.
     pub open: bool,
+    /// Leaves that are gone here; only where it is closed.
+    pub pages: u32,
     depth: u16,
 }
 
 impl Hole {
     /// No bound on either side, open.
     pub fn everything() -> Self {
-        Self { low: i64::MIN, high: i64::MAX, open: true, depth: 0 }
+        Self { low: i64::MIN, high: i64::MAX, open: true, pages: 1, depth: 0 }
     }
 
     /// True when rowids from `low` to `high` all lie in it.
@@ -71,6 +73,7 @@ impl Tree {
         {
             last.high = last.high.max(hole.high);
             last.open |= hole.open;
+            last.pages = last.pages.saturating_add(hole.pages);
             return;
         }
         self.holes.push(hole);
@@ -116,7 +119,7 @@ pub fn follow(
     let mut stack = vec![(root, i64::MIN, i64::MAX, 0_u16, true)];
     let mut bytes = Vec::new();
     while let Some((page, low, high, depth, believed)) = stack.pop() {
-        let hole = |open: bool| Hole { low, high, open, depth };
+        let hole = |open: bool| Hole { low, high, open, pages: 1, depth };
         if depth > MAX_DEPTH || owners.of(page) != 0 || page == 0 {
             tree.hole(hole(true));
             continue;
@@ -190,7 +193,7 @@ fn interior(
         };
         let skipped = *index != expected;
         if skipped && cell.rowid.is_some() {
-            tree.hole(Hole { low: previous, high: key, open: true, depth: depth + 1 });
+            tree.hole(Hole { low: previous, high: key, open: true, pages: 1, depth: depth + 1 });
         }
         children.push((left, previous, key, depth + 1, sheet.whole));
         if cell.rowid.is_some() {
@@ -199,7 +202,7 @@ fn interior(
         expected = index + 1;
     }
     if expected != sheet.page.cells {
-        tree.hole(Hole { low: previous, high, open: true, depth: depth + 1 });
+        tree.hole(Hole { low: previous, high, open: true, pages: 1, depth: depth + 1 });
     }
     children.extend(sheet.page.right().map(|right| (right, previous, high, depth + 1, sheet.whole)));
     stack.extend(children.into_iter().rev());
