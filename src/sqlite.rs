@@ -8,6 +8,7 @@
 //! chain; the *tail* behind it was never committed; *leftover* frames are of an older generation (other salts);
 //! *replay* applies exactly what SQLite would; *resync* restarts the chain behind damage, and only ever into a copy.
 
+pub mod build;
 pub mod bytes;
 pub mod check;
 pub mod collate;

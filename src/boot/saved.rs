@@ -82,6 +82,7 @@ fn of_files(db: &dyn ReadAt, log: Option<&dyn ReadAt>) -> io::Result<Option<Save
     }
     let facts = Facts {
         page_size: h.page_size,
+        reserved: h.reserved,
         encoding: h.encoding,
         auto_vacuum: if h.largest_root == 0 { 0 } else { 1 + u32::from(be32(&first, 64) != 0) },
         user_version: h.user_version,

@@ -30,6 +30,7 @@ use super::{TableGain, TableRows};
 
 mod append;
 pub mod audit;
+mod bulk;
 mod constraints;
 mod merge;
 mod objects;

@@ -15,6 +15,7 @@
 pub mod assign;
 pub mod bounds;
 pub mod catalog;
+pub mod donors;
 pub mod evidence;
 pub mod extract;
 pub mod fields;
@@ -38,6 +39,7 @@ use std::io;
 use self::assign::Why;
 use self::catalog::Entry;
 use self::extract::Rows;
+use self::geometry::Geometry;
 use self::loss::Known;
 use self::objects::{Class, Object};
 use self::overflow::Chains;
@@ -80,6 +82,9 @@ pub struct SavedSchema {
 pub struct Facts {
     /// Page size.
     pub page_size: u32,
+    /// Bytes reserved at the end of each page, as a checksum VFS needs them.
+    #[serde(default)]
+    pub reserved: u8,
     /// Text encoding, 1 to 3.
     pub encoding: u32,
     /// 0 none, 1 full, 2 incremental.
@@ -97,6 +102,10 @@ pub trait Sink: Rows {
     /// Makes an empty database with these facts and the tables among the objects. Names the tables that could not be
     /// made; their rows are refused later.
     fn begin(&mut self, facts: &Facts, objects: &[Object]) -> io::Result<Vec<String>>;
+    /// True for a table whose rows it takes faster as long as no other row has come.
+    fn prefers(&self, _table: usize) -> bool {
+        false
+    }
     /// Finishes: sequences, indexes, views, triggers, virtual tables. Names what could not be made, and counts the rows
     /// that went to lost-and-found.
     fn end(&mut self, entries: &[Entry], sequences: &[(String, i64)]) -> io::Result<(Vec<String>, LostAndFound)>;
@@ -114,12 +123,14 @@ pub fn run(input: &Input<'_>, sink: &mut dyn Sink, progress: &mut dyn FnMut(&str
     let (geometry, header) = geometry::detect(input.db.unwrap_or(nothing), &first, hint)?;
     let mut report = Report::new(&geometry, &laid);
     let laid = if laid.page_size == geometry.page_size { laid } else { Laid::default() };
-    let donors = laid.donors.len();
+    let donors = laid.donors.len() + laid.older.len();
     let mut source =
         Source::new(input.db, side, (laid.images, laid.donors), (geometry.page_size, geometry.reserved), laid.pages);
+    source.hold(laid.older);
     report.donors = u32::try_from(donors).unwrap_or(u32::MAX);
     let pages = source.pages;
     let mut map = map::Map::read(&mut source, &mut |n| progress(&format!("looked at page {n} of {pages}")));
+    donors::prove(&mut source, &map);
     let schema = schema(&mut source, &map, input, &mut report);
     let header = header.filter(|_| geometry.header_believed);
     let facts = facts(&geometry, header.as_ref(), &first, &schema, input);
@@ -130,7 +141,8 @@ pub fn run(input: &Input<'_>, sink: &mut dyn Sink, progress: &mut dyn FnMut(&str
     let guessed = report.schema_from.first().is_some_and(|name| name == report::PRODUCT);
     objects.iter_mut().for_each(|o| o.shape.guessed = guessed);
     report.schema_whole = !schema.incomplete;
-    let assigned = assign::assign(&mut source, &mut map, &mut objects, header.as_ref(), schema.incomplete);
+    let assigned =
+        assign::assign(&mut source, &mut map, &mut objects, header.as_ref(), (schema.incomplete, facts.encoding));
     report.tree(&map, &source, &assigned);
     progress("rows are taken out");
     report.not_made = sink.begin(&facts, &objects)?;
@@ -143,12 +155,15 @@ pub fn run(input: &Input<'_>, sink: &mut dyn Sink, progress: &mut dyn FnMut(&str
     let way = extract::Way { encoding: facts.encoding, erased: assigned.erased };
     let sequences = sequences(&mut source, &map, &mut chains, &mut objects, way)?;
     let mut extracted = Vec::new();
-    for index in 0..objects.len() {
+    let mut order: Vec<usize> = (0..objects.len()).collect();
+    order.sort_by_key(|index| !sink.prefers(*index));
+    for index in order {
         let Some(object) = objects.get_mut(index).filter(|o| is_kept(o)) else { continue };
         let got = extract::table(&mut source, &map, &mut chains, (index, object), &mut *sink, way)?;
         progress(&format!("{}: {} rows", object.entry.name, got.rows));
         extracted.push((index, got));
     }
+    extracted.sort_by_key(|(index, _)| *index);
     // Where the schema is whole and has no WITHOUT ROWID table, pages kept like an index hold nothing but entries.
     let keyed = schema.incomplete || objects.iter().any(|o| o.class == Class::KeyTable);
     for stray in &assigned.strays {
@@ -160,6 +175,7 @@ pub fn run(input: &Input<'_>, sink: &mut dyn Sink, progress: &mut dyn FnMut(&str
         };
         extract::stray(&mut source, &mut chains, (&stray.leaves, stray.top, class), &mut *sink)?;
     }
+    donors::older(&mut source, &map, &assigned.owners, &mut *sink)?;
     progress("indexes are built");
     let (not_made, found) = sink.end(&schema.entries, &sequences)?;
     report.not_made.extend(not_made);
@@ -270,18 +286,13 @@ fn schema(source: &mut Source<'_>, map: &map::Map, input: &Input<'_>, report: &m
     schema
 }
 
-fn facts(
-    geometry: &geometry::Geometry,
-    header: Option<&Header>,
-    first: &[u8],
-    schema: &Schema,
-    input: &Input<'_>,
-) -> Facts {
+fn facts(geometry: &Geometry, header: Option<&Header>, first: &[u8], schema: &Schema, input: &Input<'_>) -> Facts {
     let saved = schema.saved.clone().unwrap_or_default();
     let encoding = [schema.encoding, geometry.encoding, saved.encoding].into_iter().find(|e| *e != 0).unwrap_or(1);
     match header {
         Some(h) => Facts {
             page_size: geometry.page_size,
+            reserved: geometry.reserved,
             encoding,
             auto_vacuum: if h.largest_root == 0 { 0 } else { 1 + u32::from(be32(first, 64) != 0) },
             user_version: h.user_version,
@@ -290,7 +301,8 @@ fn facts(
         },
         None => {
             let wal_mode = saved.wal_mode || input.wal.is_some();
-            Facts { page_size: geometry.page_size, encoding, wal_mode, ..saved }
+            let Geometry { page_size, reserved, .. } = *geometry;
+            Facts { page_size, reserved, encoding, wal_mode, ..saved }
         }
     }
 }

@@ -5,15 +5,20 @@
 //! through a cast of a blob, which takes the bytes as they are and spares them a way through UTF-8 on which an unpaired
 //! surrogate would be lost. Checks are off (what the file held, the file held), triggers and foreign keys as well.
 //!
+//! Into a file, most rows do not go through the engine at all but as pages beside it ([`super::bulk`]); what takes that way
+//! comes first, and with the first row that cannot the engine takes over.
+//!
 //! The sorter of an index spills into files beside the stage: what `/tmp` is in an initramfs is memory.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, Value as Owned, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Statement};
 
+use super::bulk::{self, Bulk};
 use super::{damage, defend, failed, quoted};
 use crate::sqlite::record::Value;
 use crate::sqlite::salvage::catalog::Entry;
@@ -26,6 +31,8 @@ use crate::sqlite::salvage::{Facts, LostAndFound, Sink};
 const MAX_STATEMENTS: usize = 64;
 /// Columns of lost-and-found at most; SQLite's default limit is 2000.
 const MAX_STRAY_COLUMNS: usize = 1900;
+/// Bytes of rows for lost-and-found that wait for the engine to take over.
+const MAX_HELD: usize = 4 << 20;
 /// Longest message kept.
 const MAX_WORDS: usize = 300;
 
@@ -36,6 +43,22 @@ pub(super) struct Rebuild<'c> {
     utf16: bool,
     stray: Option<(String, usize)>,
     found: LostAndFound,
+    file: Option<File>,
+    bulk: Option<Bulk>,
+    held: Vec<Held>,
+    held_bytes: usize,
+    /// AUTOINCREMENT tables by their place among the objects.
+    counted: Vec<(usize, String)>,
+}
+
+/// A row for lost-and-found that waits.
+struct Held {
+    page: u32,
+    top: u32,
+    class: &'static str,
+    rowid: Option<i64>,
+    fields: Vec<Field>,
+    payload: Vec<u8>,
 }
 
 struct Table<'c> {
@@ -52,20 +75,64 @@ struct Table<'c> {
 }
 
 impl<'c> Rebuild<'c> {
-    /// A sink into an empty database. `spill` is a directory for the files of the sorter; without one it stays in memory.
-    pub(super) fn new(db: &'c Connection, spill: Option<&std::path::Path>) -> io::Result<Self> {
+    /// A sink into an empty database. For a database in a file: a directory for the files of the sorter, and the file.
+    pub(super) fn new(db: &'c Connection, file: Option<(&std::path::Path, File)>) -> io::Result<Self> {
         defend(db).map_err(failed)?;
         db.execute_batch(
-            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; \
-             PRAGMA ignore_check_constraints = ON; PRAGMA cache_size = -16384;",
+            "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; PRAGMA ignore_check_constraints = ON; \
+             PRAGMA cache_size = -16384;",
         )
         .map_err(failed)?;
-        if let Some(dir) = spill {
+        if let Some((dir, _)) = &file {
             let dir = dir.to_string_lossy().replace('\'', "''");
             db.execute_batch(&format!("PRAGMA temp_store = FILE; PRAGMA temp_store_directory = '{dir}';"))
                 .map_err(failed)?;
         }
-        Ok(Self { db, tables: Vec::new(), utf16: false, stray: None, found: LostAndFound::default() })
+        Ok(Self {
+            db,
+            tables: Vec::new(),
+            utf16: false,
+            stray: None,
+            found: LostAndFound::default(),
+            file: file.map(|(_, file)| file),
+            bulk: None,
+            held: Vec::new(),
+            held_bytes: 0,
+            counted: Vec::new(),
+        })
+    }
+
+    /// The engine takes over from the writer of pages.
+    fn take_over(&mut self) -> io::Result<()> {
+        let Some(mut bulk) = self.bulk.take() else { return Ok(()) };
+        bulk.settle()?;
+        self.db.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+        for (at, name) in std::mem::take(&mut self.counted) {
+            if let Some(highest) = bulk.highest(at) {
+                self.sequence(&name, highest).map_err(failed)?;
+            }
+        }
+        for row in std::mem::take(&mut self.held) {
+            let Held { page, top, class, rowid, fields, payload } = &row;
+            let stray = StrayRow { page: *page, top: *top, class, rowid: *rowid, fields, payload };
+            self.add_stray(&stray).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Roots of the tables whose rows can be written as pages.
+    fn roots(&self, facts: &Facts, objects: &[Object]) -> rusqlite::Result<Vec<Option<u32>>> {
+        let sql = "SELECT rootpage FROM main.sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE AND NOT EXISTS \
+                   (SELECT 1 FROM main.sqlite_schema WHERE type = 'index' AND tbl_name = ?1 COLLATE NOCASE)";
+        let mut find = self.db.prepare(sql)?;
+        let mut roots = Vec::with_capacity(objects.len());
+        for (object, made) in objects.iter().zip(&self.tables) {
+            // With auto-vacuum every page has an entry in a pointer map, which only the engine keeps.
+            let plain = facts.auto_vacuum == 0 && object.class == Class::Table && made.is_some();
+            let root = if plain { find.query_row([&object.entry.name], |r| r.get(0)).optional()? } else { None };
+            roots.push(root.filter(|root| *root > 1));
+        }
+        Ok(roots)
     }
 
     /// Runs one statement of the schema; why not, when it is refused.
@@ -224,6 +291,10 @@ fn bound(value: Value<'_>, utf16: bool) -> ToSqlOutput<'_> {
 
 impl Rows for Rebuild<'_> {
     fn row(&mut self, table: usize, rowid: i64, fields: &[Field], payload: &[u8]) -> io::Result<bool> {
+        if let Some(bulk) = self.bulk.as_mut().filter(|b| b.takes(table)) {
+            return bulk.row(table, rowid, fields, payload);
+        }
+        self.take_over()?;
         match self.insert(table, rowid, fields, payload) {
             Ok(inserted) => Ok(inserted),
             Err(e) => damage(&e).map(|_| false).ok_or_else(|| failed(e)),
@@ -231,11 +302,20 @@ impl Rows for Rebuild<'_> {
     }
 
     fn stray(&mut self, stray: &StrayRow<'_>) -> io::Result<()> {
-        self.add_stray(stray).map_err(failed)?;
+        if self.bulk.is_some() && self.held_bytes < MAX_HELD {
+            let StrayRow { page, top, class, rowid, fields, payload } = *stray;
+            self.held_bytes += payload.len() + std::mem::size_of_val(fields) + size_of::<Held>();
+            let (fields, payload) = (fields.to_vec(), payload.to_vec());
+            self.held.push(Held { page, top, class, rowid, fields, payload });
+        } else {
+            self.take_over()?;
+            self.add_stray(stray).map_err(failed)?;
+        }
         self.found.rows += 1;
         match stray.class {
             "ambiguous" => self.found.ambiguous += 1,
             "index-like" => self.found.index_like += 1,
+            "older-state" => self.found.older_state += 1,
             "duplicate" => self.found.duplicate += 1,
             "refused" => self.found.refused += 1,
             _ => self.found.fits_nothing += 1,
@@ -255,13 +335,17 @@ impl Sink for Rebuild<'_> {
         self.db
             .execute_batch(&format!(
                 "PRAGMA page_size = {}; PRAGMA encoding = '{encoding}'; PRAGMA auto_vacuum = {}; \
-                 PRAGMA user_version = {}; PRAGMA application_id = {}; BEGIN IMMEDIATE;",
+                 PRAGMA user_version = {}; PRAGMA application_id = {};",
                 facts.page_size,
                 facts.auto_vacuum,
                 facts.user_version.cast_signed(),
                 facts.application_id.cast_signed()
             ))
             .map_err(failed)?;
+        if let Some(file) = self.file.as_ref().filter(|_| facts.reserved > 0) {
+            bulk::reserve(file, facts.page_size, facts.reserved)?;
+        }
+        self.db.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
         let mut not_made = Vec::new();
         for object in objects {
             let own = object.entry.name.to_ascii_lowercase().starts_with("sqlite_");
@@ -274,11 +358,25 @@ impl Sink for Rebuild<'_> {
             self.tables.push(table);
             not_made.extend(why);
         }
+        if let Some(file) = self.file.take() {
+            let roots = self.roots(facts, objects).map_err(failed)?;
+            if roots.iter().any(Option::is_some) {
+                self.db.execute_batch("COMMIT").map_err(failed)?;
+                self.bulk = Some(Bulk::new(file, (facts.page_size, facts.reserved), roots)?);
+                let counted = objects.iter().enumerate().filter(|(_, o)| o.autoincrement);
+                self.counted = counted.map(|(at, o)| (at, o.entry.name.clone())).collect();
+            }
+        }
         Ok(not_made)
+    }
+
+    fn prefers(&self, table: usize) -> bool {
+        self.bulk.as_ref().is_some_and(|b| b.takes(table))
     }
 
     fn end(&mut self, entries: &[Entry], sequences: &[(String, i64)]) -> io::Result<(Vec<String>, LostAndFound)> {
         self.tables.clear();
+        self.take_over()?;
         for (name, mark) in sequences {
             self.sequence(name, *mark).map_err(failed)?;
         }

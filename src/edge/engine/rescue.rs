@@ -24,7 +24,8 @@ const WRITE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLI
 pub fn salvage_file(input: &Input<'_>, out: &Path, spill: &Path, tell: &mut dyn FnMut(&str)) -> io::Result<Report> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(out)?;
     let db = Connection::open_with_flags(out, WRITE).map_err(failed)?;
-    let report = salvage::run(input, &mut rebuild::Rebuild::new(&db, Some(spill))?, tell)?;
+    let sink = rebuild::Rebuild::new(&db, Some((spill, file.try_clone()?)))?;
+    let report = salvage::run(input, &mut { sink }, tell)?;
     db.close().map_err(|(_, e)| failed(e))?;
     if report.wal_mode && file.metadata()?.len() > 0 {
         file.write_all_at(&[2, 2], VERSIONS.start as u64)?;

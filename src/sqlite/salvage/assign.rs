@@ -7,6 +7,8 @@
 //! entries belong ([`super::witness`]). An orphan that fits tables which all miss nothing there is
 //! a *ghost*: a page that was freed while its tree lived on. What nothing decides is a *stray*, kept apart.
 
+use std::collections::BTreeMap;
+
 use super::evidence;
 use super::fields::{Field, split};
 use super::map::{Kind, Map, trunk};
@@ -30,7 +32,9 @@ pub const GHOST: u16 = u16::MAX - 4;
 const SAMPLE_LEAVES: usize = 6;
 /// Rows of each.
 const SAMPLE_ROWS: usize = 4;
-/// Rounds in which orphans that are kept like an index are looked at.
+/// Tables among which the neighbours of an orphan are compared.
+const MAX_LIKENED: usize = 8;
+/// Rounds in which orphans are looked at.
 const ROUNDS: usize = 4;
 
 /// Why an orphan has no owner.
@@ -80,6 +84,16 @@ pub struct Orphan {
     pub candidates: Vec<usize>,
     /// Summed likeness per candidate.
     pub likeness: Vec<u32>,
+    /// Its lowest and highest rowid.
+    pub range: (i64, i64),
+}
+
+/// What the schema and the freelist leave open.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    incomplete: bool,
+    encoding: u32,
+    freelist_whole: bool,
 }
 
 /// Assigns every page.
@@ -89,7 +103,7 @@ pub fn assign(
     map: &mut Map,
     objects: &mut [Object],
     header: Option<&Header>,
-    incomplete: bool,
+    (incomplete, encoding): (bool, u32),
 ) -> Assigned {
     let mut owners = Owners::new(source.pages);
     follow(source, map, &mut owners, (1, SCHEMA), true, None);
@@ -112,9 +126,8 @@ pub fn assign(
             result.owners.set(*page, SCHEMA);
         }
     }
-    for table in [true, false] {
-        orphans(source, map, objects, &mut result, (table, incomplete));
-    }
+    let way = Way { incomplete, encoding, freelist_whole: result.freelist_whole };
+    orphans(source, map, objects, &mut result, way);
     result.erased = objects.iter().any(|o| o.tree.erased > 0);
     let free = |n: &u32| matches!(result.owners.of(*n), FREE | GHOST);
     let leaves = [PageKind::TableLeaf, PageKind::IndexLeaf].map(|k| map.pages_of(k).iter().filter(|n| free(n)).count());
@@ -165,13 +178,8 @@ fn free(owners: &mut Owners, page: u32) -> u32 {
     1
 }
 
-fn orphans(
-    source: &mut Source<'_>,
-    map: &mut Map,
-    objects: &mut [Object],
-    result: &mut Assigned,
-    (table, incomplete): (bool, bool),
-) {
+/// Trees and single leaves of one kind that nobody owns, the largest first: the larger, the more of a table it proves.
+fn unowned(source: &mut Source<'_>, map: &mut Map, owners: &mut Owners, table: bool) -> Vec<(u32, Tree)> {
     let (interior, leaf) = match table {
         true => (PageKind::TableInterior, PageKind::TableLeaf),
         false => (PageKind::IndexInterior, PageKind::IndexLeaf),
@@ -181,60 +189,158 @@ fn orphans(
     // Those that nothing points to are tops for sure; a second round takes what points at itself.
     for round in [false, true] {
         for top in &tops {
-            if result.owners.of(*top) == 0 && (round || !map.has_parent(*top)) {
-                let tree = follow(source, map, &mut result.owners, (*top, ORPHAN), table, None);
-                found.push((*top, tree));
+            if owners.of(*top) == 0 && (round || !map.has_parent(*top)) {
+                found.push((*top, follow(source, map, owners, (*top, ORPHAN), table, None)));
             }
         }
     }
-    // The larger a subtree, the more of a table it proves.
     found.sort_by_key(|(_, tree)| std::cmp::Reverse(tree.leaves.len()));
     for page in map.pages_of(leaf) {
-        if result.owners.of(page) == 0 {
-            result.owners.set(page, ORPHAN);
+        if owners.of(page) == 0 {
+            owners.set(page, ORPHAN);
             let bound = Bound { page, low: i64::MIN, high: i64::MAX };
             found.push((page, Tree { leaves: vec![bound], ..Tree::default() }));
         }
     }
-    let mut waiting = Vec::new();
-    for (top, tree) in found {
-        let open = open_ranges(objects);
-        let verdict = judge(source, map, objects, &open, &tree, table);
-        match verdict {
-            Verdict::Owner(one) => give(objects, &mut result.owners, one, tree),
-            Verdict::Several(candidates, likeness) => waiting.push(Orphan { tree, top, candidates, likeness }),
-            Verdict::Ghost if incomplete && table => {
-                result.strays.push(Stray { leaves: tree.leaves, why: Why::Ambiguous, top });
-            }
-            Verdict::Ghost => {
-                tree.leaves.iter().for_each(|b| result.owners.set(b.page, GHOST));
-            }
-            Verdict::Nothing => {
-                let why = if table { Why::FitsNothing } else { Why::IndexLike };
-                result.strays.push(Stray { leaves: tree.leaves, why, top });
+    found
+}
+
+/// Finds the owners of what nobody owns. Every orphan that finds one is evidence for the others, rows for index pages and
+/// index pages for rows, so that it goes in rounds until nothing changes.
+fn orphans(source: &mut Source<'_>, map: &mut Map, objects: &mut [Object], result: &mut Assigned, way: Way) {
+    let mut waiting: [Vec<Orphan>; 2] = [Vec::new(), Vec::new()];
+    for table in [true, false] {
+        for (top, tree) in unowned(source, map, &mut result.owners, table) {
+            let orphan = fit(source, map, objects, (tree, top), table);
+            match orphan {
+                Fit::Some(orphan) => waiting[usize::from(!table)].push(orphan),
+                Fit::Full(tree) => drop_ghost(result, (tree, top), table, way),
+                Fit::Nothing(tree) => {
+                    let why = if table { Why::FitsNothing } else { Why::IndexLike };
+                    result.strays.push(Stray { leaves: tree.leaves, why, top });
+                }
             }
         }
     }
-    // Every orphan that finds its owner is evidence for the others.
-    for _ in 0..if table { 1 } else { ROUNDS } {
-        let before = waiting.len();
-        let decided = match table {
-            true => evidence::decide(source, objects, waiting),
-            false => witness::decide(source, map, objects, waiting),
-        };
-        waiting = Vec::new();
-        for (orphan, owner) in decided {
-            match owner {
-                Some(one) => give(objects, &mut result.owners, one, orphan.tree),
-                None => waiting.push(orphan),
+    let [mut rows, mut entries] = waiting;
+    for round in 0..ROUNDS {
+        let last = round + 1 == ROUNDS;
+        let before = (rows.len(), entries.len());
+        rows = decide_rows(source, map, objects, result, (rows, last), way);
+        let decided = witness::decide(source, map, objects, &entries);
+        let (done, left): (Vec<_>, Vec<_>) = entries.into_iter().zip(decided).partition(|(_, owner)| owner.is_some());
+        done.into_iter().for_each(|(o, owner)| give(objects, &mut result.owners, owner.unwrap_or(0), o.tree));
+        entries = left.into_iter().map(|(o, _)| o).collect();
+        if (rows.len(), entries.len()) == before && !last {
+            rows = decide_rows(source, map, objects, result, (rows, true), way);
+            if rows.len() == before.0 {
+                break;
             }
         }
-        if waiting.len() == before {
-            break;
+    }
+    let stray = |why| move |o: Orphan| Stray { leaves: o.tree.leaves, why, top: o.top };
+    result.strays.extend(rows.into_iter().map(stray(Why::Ambiguous)));
+    result.strays.extend(entries.into_iter().map(stray(Why::IndexLike)));
+}
+
+/// One round over the orphans with rows; those that stay undecided are given back. In the last round the likeness of the
+/// records is enough, and so is being the only table that misses such rows.
+fn decide_rows(
+    source: &mut Source<'_>,
+    map: &Map,
+    objects: &mut [Object],
+    result: &mut Assigned,
+    (mut orphans, last): (Vec<Orphan>, bool),
+    way: Way,
+) -> Vec<Orphan> {
+    let mut left = Vec::new();
+    let mut cover = Cover::default();
+    let said = evidence::ask(source, objects, &orphans, way.encoding);
+    for (number, mut orphan) in orphans.drain(..).enumerate() {
+        let said: Vec<evidence::Said> =
+            (0..orphan.candidates.len()).map(|place| said.get(&(number, place)).copied().unwrap_or_default()).collect();
+        let has: Vec<u32> = said.iter().map(|s| s.has).collect();
+        let proved = evidence::first_alone(&has);
+        // A table holds a rowid once: where other leaves of it hold this range, these rows are not its own.
+        let keep: Vec<bool> = (0..orphan.candidates.len())
+            .map(|place| {
+                let denied = said.get(place).is_some_and(|s| s.lacks > 0 && s.has == 0);
+                let table = orphan.candidates.get(place).copied().unwrap_or(usize::MAX);
+                !denied && !cover.overlaps(map, objects, table, orphan.range)
+            })
+            .collect();
+        if let Some(place) = proved.filter(|place| keep.get(*place) == Some(&true)) {
+            let owner = orphan.candidates.get(place).copied().unwrap_or(0);
+            cover.add(owner, &orphan);
+            give(objects, &mut result.owners, owner, orphan.tree);
+            continue;
+        }
+        orphan.retain(&keep);
+        let sure = way.freelist_whole && !way.incomplete;
+        let likeness = if last { cover.liken(source, &orphan) } else { None };
+        match (orphan.candidates.as_slice(), likeness) {
+            ([], _) => drop_ghost(result, (orphan.tree, orphan.top), true, way),
+            ([one], _) if last || sure => {
+                cover.add(*one, &orphan);
+                give(objects, &mut result.owners, *one, orphan.tree);
+            }
+            (several, Some(place)) => {
+                let owner = several.get(place).copied().unwrap_or(0);
+                cover.add(owner, &orphan);
+                give(objects, &mut result.owners, owner, orphan.tree);
+            }
+            _ => left.push(orphan),
         }
     }
-    let why = if table { Why::Ambiguous } else { Why::IndexLike };
-    result.strays.extend(waiting.into_iter().map(|o| Stray { leaves: o.tree.leaves, why, top: o.top }));
+    left
+}
+
+/// Which rowids the leaves of a table hold already: lowest to highest and page, leaf by leaf.
+#[derive(Default)]
+struct Cover {
+    tables: BTreeMap<usize, BTreeMap<i64, (i64, u32)>>,
+}
+
+impl Cover {
+    fn overlaps(&mut self, map: &Map, objects: &[Object], table: usize, (low, high): (i64, i64)) -> bool {
+        let ranges = self.tables.entry(table).or_insert_with(|| {
+            let leaves = objects.get(table).map_or(&[][..], |o| o.tree.leaves.as_slice());
+            let leaves = leaves.iter().filter_map(|b| map.leaf(b.page)).filter(|l| l.low <= l.high);
+            leaves.map(|l| (l.low, (l.high, l.page))).collect()
+        });
+        ranges.range(..=high).next_back().is_some_and(|(_, (to, _))| *to >= low)
+    }
+
+    fn add(&mut self, table: usize, orphan: &Orphan) {
+        let page = orphan.tree.leaves.last().map_or(0, |b| b.page);
+        if let Some(ranges) = self.tables.get_mut(&table) {
+            ranges.insert(orphan.range.0, (orphan.range.1, page));
+        }
+    }
+
+    /// The place of the one candidate that an orphan looks most like: it continues its neighbours in more columns, else by
+    /// the classes of its values.
+    fn liken(&self, source: &mut Source<'_>, orphan: &Orphan) -> Option<usize> {
+        let several = (2..=MAX_LIKENED).contains(&orphan.candidates.len());
+        let mut continues = Vec::new();
+        for table in orphan.candidates.iter().filter(|_| several) {
+            let leaves = self.tables.get(table);
+            let before = leaves.and_then(|l| l.range(..orphan.range.0).next_back()).map(|(_, (_, page))| *page);
+            let above = (std::ops::Bound::Excluded(orphan.range.1), std::ops::Bound::Unbounded);
+            let behind = leaves.and_then(|l| l.range(above).next()).map(|(_, (_, page))| *page);
+            continues.push(evidence::continues(source, orphan, before, behind));
+        }
+        evidence::first_alone(&continues).or_else(|| evidence::first_alone(&orphan.likeness))
+    }
+}
+
+/// Pages that nobody misses: deleted rows, unless a table may exist that the schema does not name.
+fn drop_ghost(result: &mut Assigned, (tree, top): (Tree, u32), table: bool, way: Way) {
+    if way.incomplete && table {
+        result.strays.push(Stray { leaves: tree.leaves, why: Why::Ambiguous, top });
+    } else {
+        tree.leaves.iter().for_each(|b| result.owners.set(b.page, GHOST));
+    }
 }
 
 fn give(objects: &mut [Object], owners: &mut Owners, one: usize, tree: Tree) {
@@ -267,43 +373,44 @@ fn open_ranges(objects: &mut [Object]) -> Vec<usize> {
     (0..objects.len()).collect()
 }
 
-enum Verdict {
-    Owner(usize),
-    Several(Vec<usize>, Vec<u32>),
-    Ghost,
-    Nothing,
+enum Fit {
+    /// Tables or indexes that may miss it.
+    Some(Orphan),
+    /// It fits some, and none of them misses anything there.
+    Full(Tree),
+    /// It fits none.
+    Nothing(Tree),
 }
 
-fn judge(source: &mut Source<'_>, map: &Map, objects: &[Object], all: &[usize], tree: &Tree, table: bool) -> Verdict {
-    let records = sample(source, tree);
+fn fit(source: &mut Source<'_>, map: &Map, objects: &mut [Object], (tree, top): (Tree, u32), table: bool) -> Fit {
+    let records = sample(source, &tree);
     if records.is_empty() {
-        return Verdict::Nothing;
+        return Fit::Nothing(tree);
     }
-    let range = tree.leaves.iter().filter_map(|b| map.leaf(b.page)).filter(|l| l.low <= l.high);
-    let (low, high) = range.fold((i64::MAX, i64::MIN), |(a, b), l| (a.min(l.low), b.max(l.high)));
-    let fitting: Vec<usize> = all
-        .iter()
-        .copied()
-        .filter(|i| {
-            objects
-                .get(*i)
-                .is_some_and(|o| (o.class == Class::Table) == table && records.iter().all(|r| o.shape.fits(r)))
-        })
-        .collect();
-    let room =
-        |i: &usize| objects.get(*i).is_some_and(|o| if table { o.misses(low, high) } else { !o.tree.holes.is_empty() });
-    let candidates: Vec<usize> = fitting.iter().copied().filter(room).collect();
-    match (candidates.as_slice(), fitting.is_empty()) {
-        ([one], _) => Verdict::Owner(*one),
-        ([], true) => Verdict::Nothing,
-        ([], false) => Verdict::Ghost,
-        _ => {
-            let likeness = candidates
-                .iter()
-                .map(|i| objects.get(*i).map_or(0, |o| records.iter().map(|r| o.shape.likeness(r)).sum()))
-                .collect();
-            Verdict::Several(candidates, likeness)
+    let all = open_ranges(objects);
+    let leaves = tree.leaves.iter().filter_map(|b| map.leaf(b.page)).filter(|l| l.low <= l.high);
+    let range = leaves.fold((i64::MAX, i64::MIN), |(a, b), l| (a.min(l.low), b.max(l.high)));
+    let fits = |o: &Object| (o.class == Class::Table) == table && records.iter().all(|r| o.shape.fits(r));
+    let fitting: Vec<usize> = all.into_iter().filter(|i| objects.get(*i).is_some_and(fits)).collect();
+    let misses = |o: &Object| if table { o.misses(range.0, range.1) } else { !o.tree.holes.is_empty() };
+    let candidates: Vec<usize> = fitting.iter().copied().filter(|i| objects.get(*i).is_some_and(misses)).collect();
+    match (candidates.is_empty(), fitting.is_empty()) {
+        (true, true) => Fit::Nothing(tree),
+        (true, false) => Fit::Full(tree),
+        (false, _) => {
+            let likeness = |i: &usize| objects.get(*i).map_or(0, |o| records.iter().map(|r| o.shape.likeness(r)).sum());
+            let likeness = candidates.iter().map(likeness).collect();
+            Fit::Some(Orphan { tree, top, candidates, likeness, range })
         }
+    }
+}
+
+impl Orphan {
+    fn retain(&mut self, keep: &[bool]) {
+        let mut flags = keep.iter();
+        self.candidates.retain(|_| flags.next().copied().unwrap_or(true));
+        let mut flags = keep.iter();
+        self.likeness.retain(|_| flags.next().copied().unwrap_or(true));
     }
 }
 

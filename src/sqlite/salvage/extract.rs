@@ -33,7 +33,8 @@ pub struct StrayRow<'a> {
     pub page: u32,
     /// The page at the top of what is left of its tree.
     pub top: u32,
-    /// Why it is here: "fits-nothing", "ambiguous", "index-like", "duplicate", "refused".
+    /// Why it is here: "fits-nothing", "ambiguous", "index-like", "duplicate", "refused",
+    /// "older-state".
     pub class: &'static str,
     /// Its rowid, on a page that has them.
     pub rowid: Option<i64>,
@@ -69,6 +70,8 @@ pub struct Extracted {
     pub given_up: u64,
     /// Pages that are not whole.
     pub damaged_pages: u64,
+    /// Rowids of rows that stand on pages taken from the generation before in the log.
+    pub donated: Vec<(i64, i64)>,
     /// Rows on the fullest page that is whole.
     pub most_rows: u64,
 }
@@ -110,6 +113,9 @@ pub fn table(
                 Taken::Damaged => whole = false,
                 Taken::Elsewhere => {}
             }
+        }
+        if source.adopted().contains(&bound.page) {
+            result.donated.push(ids);
         }
         if whole {
             result.most_rows = result.most_rows.max(sheet.good.len() as u64);

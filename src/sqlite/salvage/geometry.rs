@@ -50,11 +50,12 @@ pub fn detect(file: &dyn ReadAt, first: &[u8], hint: Option<u32>) -> io::Result<
         let page_size = 1_u32 << bits;
         let mut one = trial(file, page_size, 0)?;
         let mut reserved = 0;
-        if one.exact == 0
-            && let Some(r) = one.reserved(page_size)
-        {
-            one = trial(file, page_size, r)?;
-            reserved = r;
+        // With the wrong usable size some pages of rows that spill come out right by accident: the more decide.
+        if let Some(r) = one.reserved(page_size) {
+            let other = trial(file, page_size, r)?;
+            if other.exact > one.exact {
+                (one, reserved) = (other, r);
+            }
         }
         if best.as_ref().is_none_or(|(b, ..)| one.exact > b.exact) {
             best = Some((one, page_size, reserved));

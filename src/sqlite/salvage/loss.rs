@@ -82,6 +82,8 @@ pub struct TableLoss {
     pub groups: Vec<Group>,
     /// Rowids of rows that were kept although something else on their page is damaged, or that hold text that is none.
     pub not_provable: Spans,
+    /// Rowids of rows whose page is gone in the database and stands, proved, in the leftovers of the log.
+    pub donated: Spans,
     /// Index entries that name a row which its page, whole, does not hold: the index was not in step.
     pub out_of_step: u64,
 }
@@ -111,6 +113,8 @@ pub fn table(source: &mut Source<'_>, objects: &[Object], object: &Object, got: 
         numbered: Spans::default(),
         groups: Vec::new(),
         not_provable: Spans::from(if object.class == Class::Table { got.not_provable.clone() } else { Vec::new() })
+            .at_most(MAX_LISTED),
+        donated: Spans::from(if object.class == Class::Table { got.donated.clone() } else { Vec::new() })
             .at_most(MAX_LISTED),
         out_of_step: 0,
     };

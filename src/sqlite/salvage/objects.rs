@@ -3,6 +3,7 @@
 use super::catalog::Entry;
 use super::shape::{Column, Shape};
 use super::tree::Tree;
+use crate::sqlite::collate::{Collation, KeyOrder};
 use crate::sqlite::schema::{self, Affinity, Generated, KeyPart, KeySource, StandardType, TableDef};
 
 /// What kind of tree an object is kept in.
@@ -31,6 +32,8 @@ pub struct Object {
     pub autoincrement: bool,
     /// For indexes made of columns alone, without WHERE: places of their columns in the table's record.
     pub index_columns: Option<Vec<usize>>,
+    /// For those: the order of their entries, the rowid last; `None` where an application defines it.
+    pub order: Option<Vec<KeyOrder>>,
     /// What was found of its tree.
     pub tree: Tree,
     /// True when its root was found where the schema says.
@@ -113,6 +116,7 @@ fn table(entry: &Entry, def: &TableDef) -> Object {
         insert,
         autoincrement: def.autoincrement,
         index_columns: None,
+        order: None,
         tree: Tree::default(),
         rooted: false,
         adopted: 0,
@@ -163,6 +167,7 @@ fn index(entry: &Entry, of: &TableDef, parts: &[KeyPart], partial: bool) -> Obje
     };
     let keys = if of.without_rowid { parts } else { parts.get(..parts.len().saturating_sub(1)).unwrap_or(&[]) };
     let index_columns: Option<Vec<usize>> = keys.iter().map(place).collect();
+    let order = |p: &KeyPart| Collation::named(&p.collation).map(|collation| KeyOrder { collation, desc: p.desc });
     Object {
         entry: entry.clone(),
         class: Class::Index,
@@ -175,6 +180,7 @@ fn index(entry: &Entry, of: &TableDef, parts: &[KeyPart], partial: bool) -> Obje
         insert: Vec::new(),
         autoincrement: false,
         index_columns: index_columns.filter(|_| !partial && !of.without_rowid),
+        order: parts.iter().map(order).collect(),
         tree: Tree::default(),
         rooted: false,
         adopted: 0,

@@ -44,6 +44,9 @@ pub struct LostAndFound {
     pub duplicate: u64,
     /// The table refused them.
     pub refused: u64,
+    /// They stand on an image in the log that is older than the page, which is gone.
+    #[serde(default)]
+    pub older_state: u64,
 }
 
 /// The report of one salvage.
@@ -69,7 +72,7 @@ pub struct Report {
     pub log_images: u32,
     /// Older images the leftovers of the log could give.
     pub donors: u32,
-    /// Bad pages replaced by such an image.
+    /// Bad pages replaced by such an image, proved to be their contents; the manifest names the rows.
     pub donors_used: u32,
     /// Where the schema came from, the most trusted first.
     pub schema_from: Vec<String>,
@@ -122,7 +125,7 @@ impl Report {
         self.pages = source.pages;
         self.blank_pages = map.lost_pages();
         self.damaged_pages = map.damaged;
-        self.donors_used = source.adopted;
+        self.donors_used = u32::try_from(source.adopted().len()).unwrap_or(u32::MAX);
         self.ghost_pages = assigned.ghosts;
         self.freelist_whole = assigned.freelist_whole;
     }
@@ -135,7 +138,7 @@ impl Report {
             lost_at_most: loss.lost_at_most,
             not_provable: loss.not_provable.count(),
         });
-        if loss.lost != Some(0) || !loss.not_provable.is_empty() || loss.out_of_step > 0 {
+        if loss.lost != Some(0) || !loss.not_provable.is_empty() || !loss.donated.is_empty() || loss.out_of_step > 0 {
             self.loss.push(loss);
         }
     }

@@ -2,8 +2,13 @@
 //!
 //! A hot rollback journal holds the pages as they were before the transaction that never ended (file format 2, section
 //! 3): SQLite would write them back, so they win over the file. Of a log those frames win that the judge of logs
-//! ([`super::super::judge`]) calls the best fold. The generation before the current one is a donor: it was copied into
-//! the database completely, so its last image of a page that the current one does not touch is that page.
+//! ([`super::super::judge`]) calls the best fold.
+//!
+//! The generation before the current one is a donor of pages: a log is only begun anew when all of it was copied into the
+//! database, so its last image of a page that the current one does not touch is that page. That is a proof only where
+//! nothing of either generation is missing: the current one whole up to its last commit with a leftover directly behind it,
+//! the leftover one unbroken chain to its last commit. It may still have been cut (`journal_size_limit`), which
+//! [`super::donors`] looks into. Images without that proof are *older states*: shown, never mixed with live rows.
 
 use std::io;
 
@@ -25,8 +30,10 @@ const MAX_SEGMENTS: u32 = 1 << 20;
 pub struct Laid {
     /// Newest image of each page.
     pub images: Images,
-    /// Older images, for pages that are bad in the file.
+    /// Images of the generation before, proved to be the contents of their pages as far as the log can tell.
     pub donors: Images,
+    /// Its images without that proof.
+    pub older: Images,
     /// Size of the database in pages; 0: as the file has it.
     pub pages: u32,
     /// Page size of the side file, 0 when there is none.
@@ -55,8 +62,9 @@ pub fn log(
     if chosen.upto > 0 && chosen.page_size == scan.page_size {
         laid.pages = chosen.pages;
         laid.images = chosen.images(&scan).into_iter().map(|(p, n)| (p, scan.image_offset(n))).collect();
+        // Of a log that is not this database's nothing is known.
+        leftover(&scan, &chosen, &mut laid);
     }
-    laid.donors = donors(&scan, &laid.images);
     Ok(laid)
 }
 
@@ -90,21 +98,33 @@ fn choose(
 }
 
 /// The last verified image of each page in the generation before the current one, where the current one has none.
-fn donors(scan: &WalScan, images: &Images) -> Images {
-    let Ok(header) = &scan.header else { return Images::new() };
-    let before = header.salt[0].wrapping_sub(1);
-    let mut donors = Images::new();
-    for number in 1..=scan.len() {
-        if let Some(frame) = scan.frame(number)
-            && frame.salt[0] == before
-            && frame.linked
-            && frame.page != 0
-            && !images.contains_key(&frame.page)
+fn leftover(scan: &WalScan, chosen: &Fold, laid: &mut Laid) {
+    let Ok(header) = &scan.header else { return };
+    let end = scan.prefix();
+    let whole = chosen.mends.is_empty()
+        && chosen.upto == scan.last_commit(end).0
+        && scan.tail(end, header.salt) == wal::LogTail::Clean;
+    let of_before = |n: &u32| scan.frame(*n).filter(|f| f.salt[0] == header.salt[0].wrapping_sub(1));
+    let Some(first) = (end + 1..=scan.len()).find(|n| of_before(n).is_some()) else { return };
+    let salt = scan.frame(first).map(|f| f.salt);
+    let run = (first..=scan.len()).take_while(|n| scan.frame(*n).map(|f| f.salt) == salt).last().unwrap_or(first);
+    // What stands behind the last commit was never in the database.
+    let (last, _) = scan.last_commit(run);
+    let chained = (first + 1..=last).all(|n| scan.frame(n).is_some_and(|f| f.linked));
+    let mut found = Images::new();
+    // The frame that the first one continues is overwritten, so that nothing verifies the first.
+    for number in first + 1..=last {
+        if let Some(frame) = scan.frame(number).filter(|f| f.linked && f.page != 0)
+            && !laid.images.contains_key(&frame.page)
         {
-            donors.insert(frame.page, scan.image_offset(number));
+            found.insert(frame.page, scan.image_offset(number));
         }
     }
-    donors
+    if whole && chained && first == end + 1 {
+        laid.donors = found;
+    } else {
+        laid.older = found;
+    }
 }
 
 /// The images of a hot rollback journal. The first image of a page is the oldest and wins; a record whose checksum is

@@ -19,6 +19,7 @@ pub struct Source<'a> {
     side: Option<&'a dyn ReadAt>,
     images: Images,
     donors: Images,
+    older: Images,
     page_size: usize,
     /// Size in pages.
     pub pages: u32,
@@ -26,15 +27,15 @@ pub struct Source<'a> {
     pub usable: u32,
     /// Pages that the storage would not give.
     pub unreadable: u32,
-    /// Pages taken from an older image.
-    pub adopted: u32,
+    /// Pages taken from the generation before.
+    adopted: std::collections::BTreeSet<u32>,
     window: Vec<u8>,
     window_at: u64,
 }
 
 impl<'a> Source<'a> {
     /// The database with the images of one side file (log or rollback journal) laid over it. `pages` 0: as many as
-    /// the file holds. `donors` are older images, asked for by name only.
+    /// the file holds. `donors` are images of the generation before, asked for by name only.
     pub fn new(
         db: Option<&'a dyn ReadAt>,
         side: Option<&'a dyn ReadAt>,
@@ -49,11 +50,12 @@ impl<'a> Source<'a> {
             side,
             images,
             donors,
+            older: Images::new(),
             page_size: usize::try_from(page_size).unwrap_or(4096),
             pages,
             usable: page_size.saturating_sub(u32::from(reserved)),
             unreadable: 0,
-            adopted: 0,
+            adopted: std::collections::BTreeSet::new(),
             window: Vec::new(),
             window_at: 0,
         }
@@ -97,13 +99,43 @@ impl<'a> Source<'a> {
     pub fn adopt(&mut self, number: u32) {
         if let Some(at) = self.donors.remove(&number) {
             self.images.insert(number, at);
-            self.adopted += 1;
+            self.adopted.insert(number);
         }
+    }
+
+    /// Pages taken from the generation before.
+    pub fn adopted(&self) -> &std::collections::BTreeSet<u32> {
+        &self.adopted
     }
 
     /// Pages that have a donor.
     pub fn donors(&self) -> impl Iterator<Item = u32> + '_ {
         self.donors.keys().copied()
+    }
+
+    /// Nothing proves the donors: they are older states from now on.
+    pub fn distrust(&mut self) {
+        let donors = std::mem::take(&mut self.donors);
+        self.hold(donors);
+    }
+
+    /// Images that are older states.
+    pub fn hold(&mut self, older: Images) {
+        self.older.extend(older);
+    }
+
+    /// Pages that have an older state.
+    pub fn older_pages(&self) -> Vec<u32> {
+        self.older.keys().copied().collect()
+    }
+
+    /// The older state of a page.
+    pub fn older(&mut self, number: u32, into: &mut Vec<u8>) -> bool {
+        into.clear();
+        match (self.older.get(&number), self.side) {
+            (Some(at), Some(side)) => self.exactly(side, *at, into),
+            _ => false,
+        }
     }
 
     fn exactly(&mut self, file: &dyn ReadAt, at: u64, into: &mut Vec<u8>) -> bool {

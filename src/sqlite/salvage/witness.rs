@@ -39,12 +39,7 @@ struct Said {
 }
 
 /// Decides what can be decided.
-pub fn decide(
-    source: &mut Source<'_>,
-    map: &Map,
-    objects: &[Object],
-    orphans: Vec<Orphan>,
-) -> Vec<(Orphan, Option<usize>)> {
+pub fn decide(source: &mut Source<'_>, map: &Map, objects: &[Object], orphans: &[Orphan]) -> Vec<Option<usize>> {
     if orphans.is_empty() {
         return Vec::new();
     }
@@ -88,10 +83,14 @@ pub fn decide(
         let said = |i: &usize| said.get(&(number, *i)).copied().unwrap_or_default();
         one(objects, orphan, &said)
     };
-    orphans.into_iter().enumerate().map(|(number, o)| (owner(number, &o), o)).map(|(owner, o)| (o, owner)).collect()
+    orphans.iter().enumerate().map(|(number, o)| owner(number, o)).collect()
 }
 
 fn one(objects: &[Object], orphan: &Orphan, said: &dyn Fn(&usize) -> Said) -> Option<usize> {
+    if let [one] = orphan.candidates.as_slice() {
+        let denied = said(one).is == 0 && said(one).is_not > 0;
+        return (!denied).then_some(*one);
+    }
     let proved: Vec<usize> =
         orphan.candidates.iter().copied().filter(|i| said(i).is > 0 && said(i).is > said(i).is_not).collect();
     let mixed = orphan.candidates.iter().any(|i| objects.get(*i).is_some_and(|o| o.class == Class::KeyTable));
