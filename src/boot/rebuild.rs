@@ -26,6 +26,23 @@ struct Manifest<'a> {
     from_backup: &'a [TableGain],
 }
 
+/// Writes the loss manifest of a salvage of `path`, durably. What was put in from a backup stands in it too.
+pub fn tell(
+    machine: &mut dyn Machine,
+    (at, path): (&Path, &Path),
+    report: &Report,
+    gains: &[TableGain],
+) -> io::Result<()> {
+    let manifest = Manifest {
+        schema: "pyvorin-recovery/loss/1",
+        path,
+        tables: &report.loss,
+        lost_and_found: &report.lost_and_found,
+        from_backup: gains,
+    };
+    durable::replace(machine, at, &serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?)
+}
+
 /// Builds one into `staged`. The outer error: could not build; the inner: built and refused, with the reason.
 pub fn build(
     machine: &mut dyn Machine,
@@ -59,7 +76,9 @@ pub fn build(
         // An empty database is another rung, and another policy.
         return Ok(Err("not one row could be salvaged".to_string()));
     }
-    tell(machine, build, &report, &gains)?;
+    if !report.loss.is_empty() {
+        tell(machine, (&build.manifest, &build.path), &report, &gains)?;
+    }
     let text = match &from {
         Some(copy) => format!("rows were salvaged; what was lost was taken from {}", copy.display()),
         None => "rows were salvaged".to_string(),
@@ -109,19 +128,4 @@ fn losses(report: &Report, gains: &[TableGain]) -> Vec<TableReport> {
         ..t.clone()
     };
     report.tables.iter().map(one).collect()
-}
-
-/// The loss manifest beside the preserved originals.
-fn tell(machine: &mut dyn Machine, build: &Build, report: &Report, gains: &[TableGain]) -> io::Result<()> {
-    if report.loss.is_empty() {
-        return Ok(());
-    }
-    let manifest = Manifest {
-        schema: "pyvorin-recovery/loss/1",
-        path: &build.path,
-        tables: &report.loss,
-        lost_and_found: &report.lost_and_found,
-        from_backup: gains,
-    };
-    durable::replace(machine, &build.manifest, &serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?)
 }

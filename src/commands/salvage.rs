@@ -7,11 +7,10 @@ use serde::Serialize;
 
 use super::{Context, print, print_json};
 use crate::boot::plan::side;
-use crate::boot::saved;
+use crate::boot::{rebuild, saved};
 use crate::cli::Salvage;
-use crate::edge::{FileKind, Look, Machine, SalvageJob, TableGain, durable};
+use crate::edge::{FileKind, Look, Machine, SalvageJob, TableGain};
 use crate::error::{Error, ErrorKind, Exit};
-use crate::sqlite::salvage::loss::TableLoss;
 use crate::sqlite::salvage::{LostAndFound, Report, SavedSchema, TableReport, product, report::PRODUCT};
 
 /// Bytes kept free beside what a salvage needs.
@@ -33,16 +32,6 @@ struct Printed<'a> {
     loss_manifest: Option<PathBuf>,
     integrity_check: &'a [String],
     report: &'a Report,
-}
-
-/// The loss manifest.
-#[derive(Serialize)]
-struct Manifest<'a> {
-    schema: &'static str,
-    path: &'a Path,
-    tables: &'a [TableLoss],
-    lost_and_found: &'a LostAndFound,
-    from_backup: &'a [TableGain],
 }
 
 /// Runs it.
@@ -71,15 +60,7 @@ pub fn salvage(context: &mut Context, asked: &Salvage) -> Result<Exit, Error> {
     let whole = report.nothing_lost() && lines == ["ok"];
     let tell_loss = !report.loss.is_empty() || report.lost_and_found.rows > 0;
     if tell_loss {
-        let text = Manifest {
-            schema: "pyvorin-recovery/loss/1",
-            path: db,
-            tables: &report.loss,
-            lost_and_found: &report.lost_and_found,
-            from_backup: &gains,
-        };
-        let bytes = serde_json::to_vec_pretty(&text).map_err(|e| cannot(std::io::Error::other(e)))?;
-        durable::replace(&mut context.machine, &manifest, &bytes).map_err(cannot)?;
+        rebuild::tell(&mut context.machine, (&manifest, db), &report, &gains).map_err(cannot)?;
     }
     let exit = if whole { Exit::OK } else { Exit::LEFT };
     let printed = Printed {
@@ -228,6 +209,16 @@ fn sentences(p: &Printed<'_>) -> Vec<String> {
     }));
     if p.lost_and_found > 0 {
         lines.push(format!("{} rows without a table are in lost_and_found.", p.lost_and_found));
+    }
+    if p.lost_and_found_by_reason.older_state > 0 {
+        let n = p.lost_and_found_by_reason.older_state;
+        lines.push(format!("  {n} of them stand in the log, on pages older than those that are gone."));
+    }
+    if p.report.donors_used > 0 {
+        let n = p.report.donors_used;
+        lines.push(format!(
+            "{n} lost pages were whole in the log, proved to be the last ones written; their rows are in."
+        ));
     }
     if p.report.schema_from.is_empty() {
         lines.push("No schema was found; give one with --schema FILE.".to_string());
