@@ -208,12 +208,13 @@ fn unowned(source: &mut Source<'_>, map: &mut Map, owners: &mut Owners, table: b
 /// Finds the owners of what nobody owns. Every orphan that finds one is evidence for the others, rows for index pages and
 /// index pages for rows, so that it goes in rounds until nothing changes.
 fn orphans(source: &mut Source<'_>, map: &mut Map, objects: &mut [Object], result: &mut Assigned, way: Way) {
-    let mut waiting: [Vec<Orphan>; 2] = [Vec::new(), Vec::new()];
+    let (mut rows, mut entries) = (Vec::new(), Vec::new());
     for table in [true, false] {
         for (top, tree) in unowned(source, map, &mut result.owners, table) {
             let orphan = fit(source, map, objects, (tree, top), table);
             match orphan {
-                Fit::Some(orphan) => waiting[usize::from(!table)].push(orphan),
+                Fit::Some(orphan) if table => rows.push(orphan),
+                Fit::Some(orphan) => entries.push(orphan),
                 Fit::Full(tree) => drop_ghost(result, (tree, top), table, way),
                 Fit::Nothing(tree) => {
                     let why = if table { Why::FitsNothing } else { Why::IndexLike };
@@ -222,7 +223,6 @@ fn orphans(source: &mut Source<'_>, map: &mut Map, objects: &mut [Object], resul
             }
         }
     }
-    let [mut rows, mut entries] = waiting;
     for round in 0..ROUNDS {
         let last = round + 1 == ROUNDS;
         let before = (rows.len(), entries.len());

@@ -12,7 +12,6 @@ pub mod database;
 pub mod journal;
 pub mod log;
 pub mod meter;
-pub mod salvage;
 pub mod seeds;
 pub mod words;
 
@@ -40,7 +39,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "shm", max_len: 4096, heap: (64, 1 << 20), run: log::shm },
     Target { name: "file", max_len: 6144, heap: (64, 4 << 20), run: database::file },
     Target { name: "engine", max_len: 6144, heap: (64, 4 << 20), run: database::engine },
-    Target { name: "salvage", max_len: 6145, heap: (256, 4 << 20), run: salvage::run },
     Target { name: "sql", max_len: 512, heap: (512, 64 << 10), run: words::sql },
     Target { name: "slots", max_len: 2048, heap: (64, 64 << 10), run: words::slots },
     Target { name: "records", max_len: 2048, heap: (64, 64 << 10), run: words::records },

@@ -104,10 +104,6 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "file" | "engine" => databases(),
         "wal" => wal(),
         "journal" => journals(),
-        "salvage" => {
-            let mark = |how: u8| move |rest: Vec<u8>| [vec![how], rest].concat();
-            databases().into_iter().map(mark(0)).chain(wal().into_iter().map(mark(1))).collect()
-        }
         "shm" => vec![vec![1; 97], vec![3; 137], [vec![1], vec![0; 400]].concat()],
         "superblock" => superblocks(),
         "slots" => slots(),
