@@ -7,7 +7,7 @@ help:
 	@echo 'make demo    boot a gateway whose WAL was destroyed; see what SQLite keeps and what comes back'
 	@echo 'make test    everything: format, lints, tests, static builds, sizes, scripts, boots in QEMU'
 	@echo 'make test-layers  what checks meta-pyvorin, buildroot-ext and initramfs (part of make test)'
-	@echo 'make test-full  also Debian with initramfs-tools and dracut, and disks with GRUB and U-Boot, booted (as root)'
+	@echo 'make test-full  also ten cuts of a factory reset, Debian with initramfs-tools and dracut, disks with GRUB and U-Boot, booted (as root)'
 	@echo 'make bench   boot time against database size; a thousand disaster drills'
 	@echo 'make bench-check  check of a 450 MB store beside a raw read and integrity_check (part of make bench)'
 	@echo 'make bench-salvage  salvage beside .recover: every damage, then a store of 500 MB'
@@ -36,6 +36,7 @@ test-layers: build
 
 test-full: test
 	@sh tests/setup.sh full
+	@nice python3 tests/qemu/run.py 'factory reset'
 	@nice python3 tests/layers/debian.py
 	@nice python3 tests/layers/boards.py
 

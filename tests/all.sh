@@ -20,7 +20,7 @@ phase 'downloads' sh tests/qemu/fetch.sh
 phase 'scripts' sh tests/layers/scripts.sh
 phase 'format' cargo fmt --check
 phase 'lints' nice cargo clippy -q --all-targets -- -D warnings
-phase 'tests' nice cargo test
+phase 'tests' nice python3 tests/parallel.py
 phase 'static builds' sh tests/build.sh
 phase 'sizes' sh tests/size.sh
 phase 'layers' sh tests/layers/quick.sh

@@ -11,9 +11,11 @@ use super::Context;
 use super::status::left;
 use crate::boot::assess::{Cause, StructureVerdict};
 use crate::boot::report::{BootReport, DatabaseReport};
-use crate::boot::{chain, fold, queue, saved};
+use crate::boot::{chain, fold, queue, saved, table};
+use crate::config::Database;
 use crate::edge::{FileKind, Look, Machine};
 use crate::journal::QUARANTINE;
+use crate::sqlite::check::Scope;
 use crate::sqlite::judge::Completeness;
 use crate::sqlite::verdict::WalState;
 
@@ -217,11 +219,11 @@ fn of_quarantine(context: &Context, metrics: &mut Metrics) {
     );
 }
 
-/// The copies that a repair would take lost rows from: how many, and how old the newest is. Whether they verify is told
-/// when they are used, or by a full `check` of one.
+/// The copies that a repair would take lost rows from: how many, how old the newest is, and whether a quick look finds it
+/// sound. The whole of it is checked when it is used, or by `check COPY`.
 fn of_backups(context: &Context, metrics: &mut Metrics) {
     let look = context.machine.as_look();
-    let (mut copies, mut ages) = (Vec::new(), Vec::new());
+    let (mut copies, mut ages, mut sound) = (Vec::new(), Vec::new(), Vec::new());
     for database in &context.settings.databases {
         let Some(name) = database.location.file_name() else { continue };
         let found = saved::backups(look, &context.settings.backup_dir, name);
@@ -229,10 +231,17 @@ fn of_backups(context: &Context, metrics: &mut Metrics) {
         copies.push((path.clone(), found.len() as u64));
         let written = found.iter().filter_map(|copy| look.stat(copy).ok()??.mtime_ns.try_into().ok()).max();
         let age = written.map(|ns: u64| look.clock().saturating_sub(ns / 1_000_000_000));
-        ages.extend(age.map(|age| (path, age)));
+        ages.extend(age.map(|age| (path.clone(), age)));
+        if let Some(newest) = found.first() {
+            let copy = Database { location: newest.clone(), ..database.clone() };
+            let look_at = table::find(look, &context.settings, &copy, Scope::Quick, "unattended", false);
+            let verdict = look_at.map(|found| found.verdict.structure);
+            sound.push((path, u64::from(verdict.is_ok_and(|s| s == StructureVerdict::Sound))));
+        }
     }
     metrics.add("backup_copies", "Copies in the backup directory that a repair can use.", &copies);
     metrics.add("backup_newest_age_seconds", "Age of the newest of them.", &ages);
+    metrics.add("backup_newest_sound", "1 when a quick look at the newest finds it sound.", &sound);
 }
 
 /// Lengths of the files below a directory; hard links count once.

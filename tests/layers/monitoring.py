@@ -140,6 +140,7 @@ def figures_are_those_of_the_files(gateway):
     assert value(found, "quarantine_bytes") == sum({s.st_ino: s.st_size for s in kept}.values()) > 0
     assert value(found, "backup_copies", "edge_store") == 1 and value(found, "backup_copies", "sync_queue") == 0
     assert abs(value(found, "backup_newest_age_seconds", "edge_store") - 7200) < 60
+    assert value(found, "backup_newest_sound", "edge_store") == 1
     assert value(found, "quarantine_operations") == len(list((gateway.data / "quarantine").iterdir())) == 1
     return text
 
@@ -164,6 +165,9 @@ def what_cannot_be_read_is_a_figure(gateway):
     assert value(found, "queue_readable") == 0 and not any(name == "queue_depth" for name, _ in found)
     gateway.queue.rmdir()
     gateway.queue.write_bytes(data)
+    backup = gateway.data / "backups/2026-11-01/edge_store.db"
+    backup.write_bytes(os.urandom(8192))
+    assert value(samples(gateway.run("status", "--metrics")), "backup_newest_sound", "edge_store") == 0
     report = gateway.root / "run/pyvorin-recovery/report.json"
     kept = report.read_text()
     report.write_text("{")

@@ -7,14 +7,16 @@ class Spec(NamedTuple):
     name: str
     arch: str
     body: Callable
+    full: bool
 
 
 ALL = []
 
 
-def case(name, arch="arm64"):
+def case(name, arch="arm64", full=False):
+    """`full`: only where it is asked for by name, as `make test-full` does."""
     def register(body):
-        ALL.append(Spec(f"{arch} {name}", arch, body))
+        ALL.append(Spec(f"{arch} {name}", arch, body, full))
         return body
     return register
 

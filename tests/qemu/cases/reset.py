@@ -52,7 +52,7 @@ def span(it):
 
 
 def cut(number):
-    @case(f"power cut {number:02} during a factory reset")
+    @case(f"power cut {number:02} during a factory reset", full=number % 4 != 1)
     def body(it):
         delay = (number + random.Random(number).random()) * span(it) / CUTS
         for _ in range(4):
