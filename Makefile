@@ -8,7 +8,7 @@ help:
 	@echo 'make test    everything: format, lints, tests, static builds, sizes, scripts, boots in QEMU'
 	@echo 'make test-layers  what checks meta-pyvorin, buildroot-ext and initramfs (part of make test)'
 	@echo 'make test-full  also ten cuts of a factory reset, Debian with initramfs-tools and dracut, disks with GRUB and U-Boot, booted (as root)'
-	@echo 'make bench   boot time against database size; a thousand disaster drills'
+	@echo 'make bench   boot time against database size, the check, and every campaign in full (hours)'
 	@echo 'make bench-check  check of a 450 MB store beside a raw read and integrity_check (part of make bench)'
 	@echo 'make bench-salvage  salvage beside .recover: every damage, then a store of 500 MB'
 	@echo 'make image   a bootable disk image and initramfs for arm64 under target/image/'
@@ -44,9 +44,10 @@ bench: build bench-check
 	@python3 tests/qemu/bench.py
 	@nice cargo test --release --test queue_damage -- --ignored --nocapture
 	@nice cargo test --release --test reset_kills --test reset_cuts -- --ignored --nocapture
-	@if [ -f tests/drills.rs ]; then nice cargo test --release --test drills -- --ignored --nocapture; fi
+	@nice cargo test --release --test drills -- --ignored --nocapture
 	@nice cargo test --test kill_calls -- --ignored --nocapture
-	@nice cargo test --release --test wal_injuries --test foreign_logs -- --ignored --nocapture
+	@nice cargo test --release --test wal_injuries --test foreign_logs --test histories --test transfers -- --ignored --nocapture
+	@nice cargo test --release --test check_injuries -- --ignored --nocapture
 
 bench-check:
 	@nice cargo test --release --test check_bench -- --ignored --nocapture check_against

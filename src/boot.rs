@@ -28,7 +28,7 @@ pub mod step;
 pub mod table;
 
 use crate::config::Settings;
-use crate::edge::{Access, Machine};
+use crate::edge::{Access, Look, Machine};
 use crate::slots::Slot;
 use assess::Assessment;
 use evidence::{Evidence, FsckLevel};
@@ -187,21 +187,27 @@ pub struct Line {
     pub outcomes: Vec<Outcome>,
 }
 
-/// The line for a reset by command: the one pass that resets, and a look after it. Whatever else is wrong with the
-/// databases is left to `repair`.
-pub fn reset_line(machine: &mut dyn Machine, settings: &Settings, ask: &sense::Request<'_>) -> Line {
-    let found = sense::data(machine.as_look(), ask);
-    let quarantined = sense::quarantined(machine.as_look(), settings);
-    let assessed = assess::assess(&found);
+/// What follows from a look, before anything was tried: for whoever prints it, or acts on it once.
+pub fn planned(look: &dyn Look, settings: &Settings, found: &Evidence, booting: bool) -> (Assessment, Plan) {
+    let quarantined = sense::quarantined(look, settings);
+    let assessed = assess::assess(found);
     let policy = plan::Policy {
         settings,
         trials: &found.trials,
         failed: &[],
         quarantined: &quarantined,
         recovery_asked: false,
-        booting: false,
+        booting,
     };
     let plan = plan::data(&assessed, &policy);
+    (assessed, plan)
+}
+
+/// The line for a reset by command: the one pass that resets, and a look after it. Whatever else is wrong with the
+/// databases is left to `repair`.
+pub fn reset_line(machine: &mut dyn Machine, settings: &Settings, ask: &sense::Request<'_>) -> Line {
+    let found = sense::data(machine.as_look(), ask);
+    let (assessed, plan) = planned(machine.as_look(), settings, &found, false);
     let outcomes = if plan.reset_refused.is_none() { act::run(machine, settings, &plan) } else { Vec::new() };
     let last = assess::assess(&sense::data(machine.as_look(), ask));
     Line { evidence: found, first: assessed, first_plan: plan.clone(), last, plan, outcomes }

@@ -3,26 +3,21 @@
 //! database or the new one, byte for byte; afterwards every row is there exactly once, the damaged originals are kept, and
 //! nothing of the interrupted run is left open.
 //!
-//! Between two calls that change something nothing changes, so a kill at any other call equals one of these. What a kill
-//! does not model, writes that the kernel had acknowledged and the device lost, is the simulated disk's (`power_cut.rs`).
+//! What a kill does not model, writes that the kernel had acknowledged and the device lost, is the simulated disk's (`power_cut.rs`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 #![allow(clippy::disallowed_methods)]
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rusqlite::Connection;
 use support::agent::python;
 use support::crash::side;
+use support::kill;
 use support::site::{CONFIG, Site};
 
-/// Every call by which a program of ours can change a file, a name or a mode (x86_64 and arm64 names).
-const CHANGING: &str = "open,openat,creat,write,pwrite64,writev,pwritev,pwritev2,sendfile,copy_file_range,splice,rename,\
-renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,mkdir,mkdirat,rmdir,fsync,fdatasync,sync,syncfs,\
-sync_file_range,ftruncate,truncate,fallocate,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,utimensat";
 /// Kills of one operation at every test run; the full set is run by `make bench`.
 const SAMPLE: usize = 24;
 
@@ -100,42 +95,14 @@ impl Scenario {
         rows
     }
 
-    /// Runs the command below strace. Returns the words that strace wrote, one line a call.
-    fn strace(&self, site: &Site, options: &[String]) -> String {
-        let trace = site.config().with_extension("trace");
+    /// The command line of the operation, and where strace writes.
+    fn command(&self, site: &Site) -> (Vec<String>, PathBuf) {
         let (config, root) = (site.config(), site.root());
-        let status = Command::new("strace")
-            .args(["-f", "-qq", "-o", trace.to_str().unwrap()])
-            .args(options)
-            .args([env!("CARGO_BIN_EXE_pyvorin-recovery"), "--config", config.to_str().unwrap()])
-            .args(["--root", root.to_str().unwrap(), "--technician", "T-042", "--json"])
-            .args(self.command)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        status.expect("strace is missing; next: sh tests/setup.sh");
-        std::fs::read_to_string(&trace).unwrap_or_default()
+        let mut all = vec![env!("CARGO_BIN_EXE_pyvorin-recovery"), "--config", config.to_str().unwrap()];
+        all.extend(["--root", root.to_str().unwrap(), "--technician", "T-042", "--json"]);
+        all.extend(self.command);
+        (all.into_iter().map(str::to_string).collect(), config.with_extension("trace"))
     }
-}
-
-/// The calls that change something, each with its number among those of its kind: strace counts per thread and per call.
-/// Files opened only to be read, and what goes to the terminal, change nothing.
-fn changing(trace: &str) -> Vec<(String, usize)> {
-    let mut counted: BTreeMap<(String, String), usize> = BTreeMap::new();
-    let mut found = Vec::new();
-    for line in trace.lines() {
-        let Some((thread, rest)) = line.split_once(' ') else { continue };
-        let Some((call, arguments)) = rest.trim_start().split_once('(') else { continue };
-        let count = counted.entry((thread.to_string(), call.to_string())).or_default();
-        *count += 1;
-        let opens = call.starts_with("open") && !arguments.contains("O_CREAT") && !arguments.contains("O_TRUNC");
-        let prints = call.starts_with("write") && (arguments.starts_with("1,") || arguments.starts_with("2,"));
-        if !opens && !prints {
-            found.push((call.to_string(), *count));
-        }
-    }
-    found
 }
 
 /// Names below a directory that begin like this.
@@ -156,28 +123,21 @@ fn names(dir: &Path, word: &str) -> Vec<PathBuf> {
 }
 
 /// Kills the operation at its calls and counts the kills. `every`: all of them, else a sample.
-fn kill(scenario: &Scenario, every: bool) -> usize {
+fn campaign(scenario: &Scenario, every: bool) -> usize {
     let old = std::fs::read(&scenario.db).unwrap();
     let old_wal = std::fs::read(side(&scenario.db, "-wal")).ok();
     let (undisturbed, db) = scenario.again();
-    let trace = scenario.strace(&undisturbed, &["-e".to_string(), format!("trace={CHANGING}")]);
+    let (command, trace) = scenario.command(&undisturbed);
+    let calls = kill::changing(&command, &trace);
     let expected = scenario.all_rows(&db);
     assert!(expected.len() > 250, "{}: only {} rows without any kill", scenario.name, expected.len());
-    let calls = changing(&trace);
-    assert!(calls.len() > 60, "{}: strace saw {} calls", scenario.name, calls.len());
     let step = if every { 1 } else { calls.len().div_ceil(SAMPLE) };
     let (mut killed, mut done) = (0, 0);
     // From the end: the calls around the swap are late.
     for (call, n) in calls.iter().rev().step_by(step) {
         let (site, db) = scenario.again();
-        let inject = [
-            "-e".to_string(),
-            format!("trace={call}"),
-            "-e".to_string(),
-            format!("inject={call}:signal=KILL:when={n}"),
-        ];
-        let trace = scenario.strace(&site, &inject);
-        killed += usize::from(trace.contains("killed by SIGKILL"));
+        let (command, trace) = scenario.command(&site);
+        killed += usize::from(kill::at(&command, &trace, call, *n));
         let at = format!("{} killed at {call} number {n}", scenario.name);
         let now = std::fs::read(&db).unwrap_or_else(|e| panic!("{at}: no database: {e}"));
         let new = now != old;
@@ -215,13 +175,13 @@ fn kill(scenario: &Scenario, every: bool) -> usize {
 #[test]
 fn a_sample_of_kills_leaves_the_old_or_the_new_database() {
     for scenario in [store(), queue()] {
-        kill(&scenario, false);
+        campaign(&scenario, false);
     }
 }
 
 #[test]
 #[ignore = "every system call of every operation: make bench"]
 fn every_kill_leaves_the_old_or_the_new_database() {
-    let killed: usize = [store(), queue()].iter().map(|scenario| kill(scenario, true)).sum();
+    let killed: usize = [store(), queue()].iter().map(|scenario| campaign(scenario, true)).sum();
     println!("{killed} kills, 0 mixed states");
 }

@@ -1,9 +1,9 @@
 //! What every writing command does before it begins: an operation that a cut left open is finished or taken back, by the
 //! same stages as at boot. Two operations at once would share one journal, and the second would orphan the first.
 
-use super::assess::{self, IntentVerdict};
+use super::assess::IntentVerdict;
 use super::outcome::{Detail, StepResult};
-use super::{act, plan, sense};
+use super::{act, sense};
 use crate::edge::Machine;
 use crate::error::{Error, ErrorKind};
 
@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 pub fn finish(machine: &mut dyn Machine, ask: &sense::Request<'_>) -> Result<Option<Detail>, Error> {
     let settings = ask.settings;
     let found = sense::operation(machine.as_look(), ask);
-    let assessed = assess::assess(&found);
+    let (assessed, plan) = super::planned(machine.as_look(), settings, &found, false);
     let refuse = |why: &str, advice: &str| {
         Error::new(ErrorKind::Refused, "an interrupted operation stands in the way", why, advice)
             .at(&settings.state_dir)
@@ -21,15 +21,6 @@ pub fn finish(machine: &mut dyn Machine, ask: &sense::Request<'_>) -> Result<Opt
         IntentVerdict::Blocked(why) => return Err(refuse(why, "see the boot report; a technician must decide")),
         IntentVerdict::Resume(op) => op.clone(),
     };
-    let policy = plan::Policy {
-        settings,
-        trials: &found.trials,
-        failed: &[],
-        quarantined: &[],
-        recovery_asked: false,
-        booting: false,
-    };
-    let plan = plan::data(&assessed, &policy);
     if !plan.again {
         let why = format!("{op} was begun too often without an end, or its directories cannot be used");
         return Err(refuse(&why, "check both directories, then start the machine again"));

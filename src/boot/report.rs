@@ -213,7 +213,7 @@ pub fn repaired(v: &DatabaseVerdict, outcomes: &[Outcome], now: Option<&Database
     report.quarantine = details("preserve").and_then(|d| d.quarantine);
     let mut before = (v.structure, v.completeness);
     let mut built = details("build").filter(|_| details("install").is_some());
-    if built.is_none() {
+    if built.is_none() && !v.needs_repair && !is_bad(v) {
         // Begun before a cut of power and finished in this run: what is told is told of both.
         let finished = outcomes.iter().find_map(|o| match &o.result {
             StepResult::Done(detail) => detail.resumed.as_ref().filter(|r| r.database == v.name).map(|r| (r, detail)),

@@ -115,7 +115,8 @@ Says in plain words what the last boot found and did.
               Prometheus text, for the textfile collector of node_exporter
   --to FILE   into FILE, replaced as a whole (its directory in memory spares the flash)
 Writes: nothing, or FILE.
-Exit codes: those of the boot it reports on; 8 when there is no report, 16 usage.
+Exit codes: 4 when the boot left damage or loss, 8 when there is no report, 16 usage;
+with --metrics 0, since a missing report is a figure, or 8 when FILE cannot be written.
 ";
 const RESET: &str = "\
 usage: pyvorin-recovery reset [--tier queue|data|full] [--accept-loss] --technician ID

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Context, RUN, print_json};
 use crate::boot::report::{BootReport, plain};
 use crate::boot::step::Ending;
-use crate::boot::{self, BootRequest, Stage, assess, plan as planning, sense};
+use crate::boot::{self, BootRequest, Stage, assess, sense};
 use crate::cli::Invocation;
 use crate::cmdline::{self, FaultKind, FaultStage};
 use crate::config::{Fault, Settings};
@@ -304,15 +304,6 @@ pub fn plan(context: &mut Context, from: Option<&Path>) -> Result<Exit, Error> {
             })?
         }
     };
-    let quarantined = sense::quarantined(context.machine.as_look(), settings);
-    let policy = planning::Policy {
-        settings,
-        trials: &found.trials,
-        failed: &[],
-        quarantined: &quarantined,
-        recovery_asked: false,
-        booting: true,
-    };
-    print_json(&planning::data(&assess::assess(&found), &policy))?;
+    print_json(&boot::planned(context.machine.as_look(), settings, &found, true).1)?;
     Ok(Exit::OK)
 }

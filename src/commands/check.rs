@@ -7,7 +7,7 @@ use super::{Context, print, print_json};
 use crate::boot::evidence::DirectoryFact;
 use crate::boot::report::{self, CheckReport};
 use crate::boot::sense::Request;
-use crate::boot::{self, assess, delegate, plan, sense};
+use crate::boot::{self, assess, delegate, sense};
 use crate::config::{Database, DatabaseKind, Settings};
 use crate::edge::Machine;
 use crate::edge::linux::scratch;
@@ -93,16 +93,7 @@ fn ladder(context: &mut Context, work: Option<&mut Work>, named: &[PathBuf]) -> 
     let ask = Request { holders: true, ..Request::new(&settings, &by) };
     let Some(work) = work else {
         let found = sense::data(context.machine.as_look(), &ask);
-        let quarantined = sense::quarantined(context.machine.as_look(), &settings);
-        let policy = plan::Policy {
-            settings: &settings,
-            trials: &found.trials,
-            failed: &[],
-            quarantined: &quarantined,
-            recovery_asked: false,
-            booting: false,
-        };
-        print_json(&plan::data(&assess::assess(&found), &policy))?;
+        print_json(&boot::planned(context.machine.as_look(), &settings, &found, false).1)?;
         return Ok(Exit::OK);
     };
     let mut line = boot::data_line(&mut context.machine, &settings, &ask, false, false, &mut |_| {});

@@ -21,8 +21,8 @@ use crate::sqlite::verdict::WalState;
 
 /// Entries of the quarantine looked at, at most: a directory that was filled by somebody else must not hold us up.
 const MAX_ENTRIES: u32 = 10_000;
-/// Levels of directories in it: `quarantine/OPERATION/FILE`.
-const MAX_DEPTH: u32 = 3;
+/// Levels of directories in it: a reset keeps `quarantine/OPERATION/configuration/NUMBER/FILE`.
+const MAX_DEPTH: u32 = 4;
 
 /// Labels and value.
 type Sample = (String, u64);
@@ -198,7 +198,6 @@ fn of_audit(context: &Context, metrics: &mut Metrics) {
 fn of_quarantine(context: &Context, metrics: &mut Metrics) {
     let look = context.machine.as_look();
     let dir = context.settings.data_dir.join(QUARANTINE);
-    let mut sum = Sum::default();
     let operations = match look.list(&dir) {
         Ok(names) => Some(names.len() as u64),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Some(0),
@@ -209,6 +208,7 @@ fn of_quarantine(context: &Context, metrics: &mut Metrics) {
     };
     metrics.one("quarantine_readable", "1 when the quarantine could be read.", u64::from(operations.is_some()));
     let Some(operations) = operations else { return };
+    let mut sum = Sum::default();
     sum.below(look, &dir, MAX_DEPTH);
     metrics.one("quarantine_operations", "Operations whose originals are kept.", operations);
     metrics.one("quarantine_bytes", "Bytes they take, each file once.", sum.bytes);

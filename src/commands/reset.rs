@@ -9,7 +9,7 @@ use super::{Context, complain, print, print_json};
 use crate::boot::fold::{self, Folded};
 use crate::boot::outcome::Issued;
 use crate::boot::report::reset::{ResetReport, ResetState, issued, reset as told};
-use crate::boot::{self, assess, plan, sense};
+use crate::boot::{self, sense};
 use crate::edge::{Look, Machine};
 use crate::error::{Error, ErrorKind, Exit};
 use crate::reset::{Receipt, Request, Tier};
@@ -54,16 +54,7 @@ fn planned(context: &Context, asked: &Request) -> Result<Exit, Error> {
     let ask =
         sense::Request { scope: Some(Scope::Quick), reset: Some(asked), ..sense::Request::new(settings, &context.by) };
     let found = sense::data(look, &ask);
-    let quarantined = sense::quarantined(look, settings);
-    let policy = plan::Policy {
-        settings,
-        trials: &found.trials,
-        failed: &[],
-        quarantined: &quarantined,
-        recovery_asked: false,
-        booting: false,
-    };
-    let plan = plan::data(&assess::assess(&found), &policy);
+    let (_, plan) = boot::planned(look, settings, &found, false);
     print_json(&plan)?;
     Ok(if plan.reset_refused.is_some() { Exit::OPERATIONAL } else { Exit::OK })
 }

@@ -2,14 +2,14 @@
 //! stopped while its files are replaced and started again afterwards, whatever became of the work.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::{Context, RUN, complain};
 use crate::boot::outcome::Detail;
 use crate::boot::{open, sense};
 use crate::edge::linux::lock::{self, Lock};
-use crate::edge::linux::service::{Running, SCRIPTS, Service};
+use crate::edge::linux::service::{Running, Service};
 use crate::edge::{Look, Machine};
 use crate::error::{Error, ErrorKind, Exit};
 use crate::journal::{IntentEvidence, MIRROR};
@@ -118,7 +118,7 @@ impl Work {
         if self.stopped.is_some() || !is_this_machine(context) {
             return Ok(false);
         }
-        let Some(service) = find(&context.settings.service_unit) else { return Ok(false) };
+        let Some(service) = Service::here(&context.settings.service_unit) else { return Ok(false) };
         let open = || !holders(context).is_empty();
         if service.running() == Running::No || service.running() == Running::Unknown && !open() {
             return Ok(false);
@@ -175,17 +175,11 @@ fn holders(context: &Context) -> Vec<String> {
     context.settings.databases.iter().flat_map(|d| sense::holders(look, &d.location)).collect()
 }
 
-fn find(unit: &str) -> Option<Service> {
-    // The path of whoever called: a service manager is not always in the same place, and nothing else depends on it.
-    let tools: Vec<PathBuf> = std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default();
-    Service::find(unit, &tools, Path::new(SCRIPTS))
-}
-
 fn left_stopped(context: &Context) -> Option<Service> {
     let path = Path::new(RUN).join(STOPPED);
     let file = context.machine.open(&path).ok()?;
     let unit = String::from_utf8(read_vec(&*file, 0, 256).ok()?).ok()?;
-    find(unit.trim())
+    Service::here(unit.trim())
 }
 
 fn note_stopped(unit: Option<&str>) {

@@ -111,6 +111,10 @@ def figures_are_those_of_the_files(gateway):
     backup.parent.mkdir(parents=True)
     shutil.copy(gateway.store, backup)
     os.utime(backup, (time.time() - 7200,) * 2)
+    # As deep as anything of ours lies: a file of the configuration that a reset took away.
+    deep = gateway.data / "quarantine/1-reset-full-0/configuration/0/agent.toml"
+    deep.parent.mkdir(parents=True)
+    deep.write_text("x" * 1000)
     text = gateway.run("status", "--metrics")
     passes("check", "metrics", text=text)
     control = promtool("check", "metrics", text=text + "pyvorin_recovery_x{a=b} 1\n")
@@ -141,7 +145,7 @@ def figures_are_those_of_the_files(gateway):
     assert value(found, "backup_copies", "edge_store") == 1 and value(found, "backup_copies", "sync_queue") == 0
     assert abs(value(found, "backup_newest_age_seconds", "edge_store") - 7200) < 60
     assert value(found, "backup_newest_sound", "edge_store") == 1
-    assert value(found, "quarantine_operations") == len(list((gateway.data / "quarantine").iterdir())) == 1
+    assert value(found, "quarantine_operations") == len(list((gateway.data / "quarantine").iterdir())) == 2
     return text
 
 

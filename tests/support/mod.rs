@@ -6,6 +6,7 @@ pub mod agent;
 pub mod crash;
 pub mod engine;
 pub mod injury;
+pub mod kill;
 pub mod log_injury;
 pub mod odd;
 pub mod page;

@@ -72,6 +72,14 @@ impl Service {
         })
     }
 
+    /// [`Self::find`] on this machine, with the path of whoever called: a service manager is not always in the same place,
+    /// and nothing else depends on it.
+    #[must_use]
+    pub fn here(unit: &str) -> Option<Service> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        Self::find(unit, &std::env::split_paths(&path).collect::<Vec<_>>(), Path::new(SCRIPTS))
+    }
+
     /// Whether it runs now.
     #[must_use]
     pub fn running(&self) -> Running {
