@@ -48,11 +48,13 @@ pub struct Item {
     pub extra: Vec<(String, Cell)>,
 }
 
-/// A row that cannot.
-#[derive(Clone, Debug, PartialEq)]
+/// A row that cannot, or rows that are gone.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rejected {
     /// Its id, where that much is known.
     pub id: Option<i64>,
+    /// Instead of one id: the first and the last of rows that are gone, or may be; without a last where nothing bounds them.
+    pub ids: Option<(i64, Option<i64>)>,
     /// Where it was found: a page, or a line of a file.
     pub place: String,
     /// Why.

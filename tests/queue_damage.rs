@@ -7,16 +7,20 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use pyvorin_recovery::boot::queue::{Replacement, Rows, configured, read, replace};
+use pyvorin_recovery::boot::queue::{REJECTED, Replaced, Replacement, Rows, configured, read, replace};
 use pyvorin_recovery::boot::table::Found;
 use pyvorin_recovery::boot::{self, BootRequest};
 use pyvorin_recovery::config::Settings;
 use pyvorin_recovery::edge::engine::queue::{Facts, Load};
+use pyvorin_recovery::edge::engine::schema_of_sql;
 use pyvorin_recovery::edge::sim::{CutMode, SimMachine};
+use pyvorin_recovery::edge::{Machine, SalvageJob};
 use pyvorin_recovery::queue::lines::line;
 use pyvorin_recovery::queue::{Item, SCHEMA};
 use pyvorin_recovery::sqlite::check::Scope;
+use pyvorin_recovery::sqlite::salvage::{self, SavedSchema};
 use rusqlite::Connection;
 use support::crash::Files;
 use support::rng::Rng;
@@ -212,9 +216,74 @@ struct Counts {
     intact: u64,
     back: u64,
     rejected: u64,
+    /// Ids that `salvage` brings out of the same files, of every fourth queue.
+    salvaged: u64,
+    /// Back with a payload that nothing tells from the one that was written.
+    altered: u64,
+    /// In a line that names a span of ids.
+    told_by_span: u64,
+    /// In a line that says from which id on nothing is known.
+    told_without_an_end: u64,
+    /// The page that held it has a line, which holds its bytes.
     told_by_page: u64,
-    kept_in_the_original: u64,
     strayed: u64,
+}
+
+/// The ids that the page salvage finds in the same files.
+fn salvaged(m: &mut SimMachine, files: &Files, found: &Found) -> Vec<i64> {
+    let entries = schema_of_sql(&(SCHEMA.join(";\n") + ";")).unwrap();
+    let job = SalvageJob {
+        db: Some("/scratch/sync_queue.db".into()),
+        wal: files.wal.as_ref().map(|_| "/scratch/sync_queue.db-wal".into()),
+        shm: None,
+        journal: None,
+        fold: Some(found.fold.clone()),
+        schemas: vec![("documented".to_string(), SavedSchema { facts: salvage::Facts::default(), entries })],
+    };
+    let mut other = SimMachine::new().with_file("/scratch/sync_queue.db", files.db.clone());
+    if let Some(wal) = &files.wal {
+        other = other.with_file("/scratch/sync_queue.db-wal", wal.clone());
+    }
+    drop(std::mem::replace(m, other));
+    if m.engine_salvage(&job, Path::new("/scratch/out.db")).is_err() {
+        return Vec::new();
+    }
+    let (_scratch, conn) = open(&Files { db: m.bytes("/scratch/out.db").unwrap(), wal: None, shm: None });
+    let Ok(mut statement) = conn.prepare("SELECT id FROM sync_queue") else { return Vec::new() };
+    statement.query_map([], |r| r.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+/// A line of the file in quarantine.
+struct Line {
+    place: String,
+    /// First and last id; the same for one row.
+    ids: (i64, Option<i64>),
+    span: bool,
+}
+
+impl Line {
+    fn holds(&self, id: i64) -> bool {
+        self.span && self.ids.0 <= id && self.ids.1.is_none_or(|last| id <= last)
+    }
+}
+
+/// What quarantine says, each with a reason; a line without an id stands for none.
+fn quarantined(m: &SimMachine, done: &Replaced) -> Vec<Line> {
+    let text = m.bytes(done.quarantine.join(REJECTED)).unwrap_or_default();
+    let lines = std::str::from_utf8(&text).unwrap().lines();
+    lines
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(!line["reason"].as_str().unwrap().is_empty() && !line["place"].as_str().unwrap().is_empty());
+            let span = line["ids"].is_array();
+            let ids = if span {
+                (line["ids"][0].as_i64().unwrap(), line["ids"][1].as_i64())
+            } else {
+                (line["id"].as_i64().unwrap_or(0), line["id"].as_i64())
+            };
+            Line { place: line["place"].as_str().unwrap().to_string(), ids, span }
+        })
+        .collect()
 }
 
 fn one(base: &Base, seed: u64, failures: &mut Failures, counts: &mut Counts) {
@@ -225,13 +294,14 @@ fn one(base: &Base, seed: u64, failures: &mut Failures, counts: &mut Counts) {
     let (found, rows) = look(&m);
     counts.queues += 1;
     counts.strayed += rows.strayed;
-    let (rejected, strayed) = (rows.rejected.clone(), rows.strayed);
+    let strayed = rows.strayed;
     let settings = settings();
     let database = configured(&settings).unwrap();
     let done = match replace(&mut m, &settings, database, &found, rebuilt(rows)) {
         Ok(done) => done,
         Err(e) => return fail("not rebuilt", e.to_string()),
     };
+    let rejected = quarantined(&m, &done);
     let original = done.original.and_then(|p| m.bytes(p));
     if original.as_ref() != Some(&files.db) {
         fail("the original is not kept", String::new());
@@ -257,18 +327,40 @@ fn one(base: &Base, seed: u64, failures: &mut Failures, counts: &mut Counts) {
             counts.back += 1;
             continue;
         }
-        if intact {
+        if !intact && now.contains_key(id) {
+            // Bytes within a payload were changed, and it is JSON still: no byte of the file contradicts it.
+            counts.altered += 1;
+        } else if intact {
             fail("an intact row is not back", format!("id {id} on {on:?}, touched {touched:?}: {:?}", now.get(id)));
-        } else if rejected.iter().any(|r| r.id == Some(*id)) {
+        } else if rejected.iter().any(|r| r.ids == (*id, Some(*id)) && !r.span) {
             counts.rejected += 1;
+        } else if rejected.iter().any(|r| r.holds(*id) && r.ids.1.is_some()) {
+            counts.told_by_span += 1;
+        } else if rejected.iter().any(|r| r.holds(*id)) {
+            counts.told_without_an_end += 1;
         } else if on.iter().any(|p| rejected.iter().any(|r| r.place == format!("page {p}"))) {
             counts.told_by_page += 1;
         } else {
-            counts.kept_in_the_original += 1;
+            let lines: Vec<String> = rejected.iter().map(|r| format!("{} {:?}", r.place, r.ids)).collect();
+            fail("a row that is gone is in no line of quarantine", format!("id {id} on {on:?}: {lines:?}"));
+        }
+    }
+    if seed.is_multiple_of(4) {
+        for id in salvaged(&mut m, &files, &found) {
+            let known = now.contains_key(&id) || rejected.iter().any(|r| r.ids == (id, Some(id)) || r.holds(id));
+            counts.salvaged += 1;
+            if !known {
+                let lines: Vec<String> = rejected.iter().map(|r| format!("{} {:?}", r.place, r.ids)).collect();
+                let was = base.rows.get(&id);
+                fail(
+                    "the salvage of the file gives a row that the queue's reader does not",
+                    format!("id {id}, written {was:?}: {lines:?}"),
+                );
+            }
         }
     }
     for id in &base.invalid {
-        let told = rejected.iter().any(|r| r.id == Some(*id) && !r.reason.is_empty());
+        let told = rejected.iter().any(|r| r.ids == (*id, Some(*id)));
         if touched.is_empty() && (!told || now.contains_key(id)) {
             fail("an invalid row is not in quarantine", format!("id {id}"));
         }

@@ -214,3 +214,21 @@ fn marking_a_slot_good_keeps_the_schema_once() {
         println!("not marked: {}", marked.stderr);
     }
 }
+
+#[test]
+fn bare_names_mean_the_directory_that_one_is_in() {
+    let site = Site::bare();
+    let (db, _) = store(&site, 600, 0);
+    let mut bytes = std::fs::read(&db).unwrap();
+    let at = (a_leaf(&db) - 1) * 4096;
+    bytes[at..at + 4096].fill(0);
+    std::fs::write(site.data().join("here.db"), bytes).unwrap();
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_pyvorin-recovery"))
+        .current_dir(site.data())
+        .args(["salvage", "here.db", "out.db"])
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(4), "{}", String::from_utf8_lossy(&run.stderr));
+    let rows = count(&site.data().join("out.db"));
+    assert!(rows > 0 && rows < 600 && site.data().join("out.db.loss.json").exists(), "{rows}");
+}

@@ -14,7 +14,7 @@ use super::act::{make_dirs, preserve, sha256};
 use super::assess::StructureVerdict;
 use super::install;
 use super::outcome::{Detail, Resumed};
-use super::plan::side;
+use super::plan::{MANIFEST, side};
 use super::stage::{discard, fold_copy};
 use super::table::{self, Found, Table};
 use crate::config::{Database, DatabaseKind, Settings};
@@ -193,7 +193,8 @@ impl Seen {
         let values = raw.cells.as_ref().map(|cells| named(columns, cells)).unwrap_or_default();
         self.highest = self.highest.max(raw.rowid.filter(|id| *id <= MAX_ID && !values.is_empty()).unwrap_or(0));
         let place = format!("page {}", raw.page);
-        into.rejected.push(Rejected { id: raw.rowid, place, reason, values, bytes: raw.bytes.clone() });
+        let bytes = raw.bytes.clone();
+        into.rejected.push(Rejected { id: raw.rowid, place, reason, values, bytes, ..Rejected::default() });
     }
 }
 
@@ -258,6 +259,23 @@ fn sequence(pages: &Overlay<'_>) -> io::Result<i64> {
     Ok(highest)
 }
 
+/// Those of a database's files that are there, wherever they are kept.
+fn present(machine: &dyn Machine, kept: impl Fn(&str) -> Option<PathBuf>) -> lost::Files {
+    ["", "-wal", "-shm"].map(|suffix| kept(suffix).filter(|path| matches!(machine.stat(path), Ok(Some(_)))))
+}
+
+/// Adds what the page salvage brings out of a damaged queue beyond the rows that were read, and what it says is gone.
+/// `scratch` is written and removed.
+pub fn salvage(machine: &mut dyn Machine, database: &Database, found: &Found, rows: &mut Rows, scratch: &Path) {
+    let files = present(machine, |suffix| Some(side(&database.location, suffix)));
+    let gone = lost::tell(machine, database, &found.fold, files, None, scratch);
+    let more = gone.more(&rows.items, &rows.rejected);
+    rows.strayed += more.len() as u64;
+    rows.items.extend(more);
+    let lines = gone.lines(&rows.items, &rows.rejected);
+    rows.rejected.extend(lines);
+}
+
 /// What a replacement puts in place, and why.
 #[derive(Clone, Debug)]
 pub struct Replacement {
@@ -278,10 +296,14 @@ pub struct Replaced {
     pub quarantine: PathBuf,
     /// The original database there, under the name that people look for; `None` when there was none.
     pub original: Option<PathBuf>,
-    /// Everything that did not go in, the engine's own refusals among them.
+    /// Everything that did not go in, the engine's own refusals and ids that are gone among them.
     pub rejected: Vec<Rejected>,
-    /// Rows that went in.
+    /// The loss manifest, where rows are gone.
+    pub manifest: Option<PathBuf>,
+    /// Rows of the queue now.
     pub rows: u64,
+    /// Rows that were put in.
+    pub loaded: usize,
 }
 
 /// Replaces the queue. The caller holds the lock, and has found nobody with the database open.
@@ -290,7 +312,7 @@ pub fn replace(
     settings: &Settings,
     database: &Database,
     found: &Found,
-    what: Replacement,
+    mut what: Replacement,
 ) -> io::Result<Replaced> {
     for open in [settings.state_dir.join(journal::FILE), settings.data_dir.join(journal::MIRROR)] {
         if machine.stat(&open)?.is_some() {
@@ -310,8 +332,8 @@ pub fn replace(
     let stage = settings.data_dir.join(STAGE).join(&op);
     let original = keep(machine, settings, database, found, &into, now)?;
     make_dirs(machine, &stage)?;
-    let prepared = prepare(machine, settings, database, found, &what, (&op, &into, &stage, now));
-    let (rejected, rows) = match prepared {
+    let prepared = prepare(machine, settings, database, found, &mut what, (&op, &into, &stage, now));
+    let (rejected, rows, loaded) = match prepared {
         Ok(prepared) => prepared,
         Err(e) => {
             discard(machine, &stage)?;
@@ -319,7 +341,8 @@ pub fn replace(
         }
     };
     install::install(machine, settings, &op)?;
-    Ok(Replaced { quarantine: into, original, rejected, rows })
+    let manifest = Some(into.join(MANIFEST)).filter(|m| matches!(machine.stat(m), Ok(Some(_))));
+    Ok(Replaced { quarantine: into, original, rejected, manifest, rows, loaded })
 }
 
 /// Preserves the originals, and gives the database the name under which the documented script would have kept it.
@@ -371,9 +394,9 @@ fn prepare(
     settings: &Settings,
     database: &Database,
     found: &Found,
-    what: &Replacement,
+    what: &mut Replacement,
     (op, into, stage, now): (&str, &Path, &Path, u64),
-) -> io::Result<(Vec<Rejected>, u64)> {
+) -> io::Result<(Vec<Rejected>, u64, usize)> {
     let name = database.location.file_name().ok_or_else(|| io::Error::other("the path has no file name"))?;
     let staged = stage.join(name);
     machine.unlink(&staged)?;
@@ -382,8 +405,14 @@ fn prepare(
         let log = side(&database.location, "-wal");
         fold_copy(machine, kept(database.location.clone()).as_deref(), kept(log).as_deref(), &found.fold, &staged)?;
     }
-    if what.load.new.is_some() && found.verdict.structure != StructureVerdict::Sound {
-        lost::tell(machine, database, &found.fold, into, stage);
+    let damaged =
+        what.kind == "rebuild" && what.load.new.is_some() && found.verdict.structure != StructureVerdict::Sound;
+    let gone = damaged.then(|| {
+        let files = present(machine, |suffix| Some(into.join(side(&database.location, suffix).file_name()?)));
+        lost::tell(machine, database, &found.fold, files, Some(&into.join(MANIFEST)), &stage.join("lost.db"))
+    });
+    if let Some(gone) = &gone {
+        what.load.items.extend(gone.more(&what.load.items, &what.rejected));
     }
     let refused = machine.engine_queue(&staged, &what.load)?;
     let mut rejected = what.rejected.clone();
@@ -391,7 +420,11 @@ fn prepare(
         let Some(item) = what.load.items.get(*n) else { continue };
         let bytes = lines::line(item).into_bytes();
         let place = "the engine".to_string();
-        rejected.push(Rejected { id: item.id, place, reason: why.clone(), values: Vec::new(), bytes });
+        rejected.push(Rejected { id: item.id, place, reason: why.clone(), bytes, ..Rejected::default() });
+    }
+    if let Some(gone) = &gone {
+        let lines = gone.lines(&what.load.items, &rejected);
+        rejected.extend(lines);
     }
     let (said, tables) = machine.engine_check(&staged)?;
     if said != ["ok"] {
@@ -417,10 +450,11 @@ fn prepare(
             retire.push(path);
         }
     }
+    let loaded = what.load.items.len().saturating_sub(refused.len());
     let note = serde_json::json!({
         "database": database.name,
         "rows": rows,
-        "loaded": what.load.items.len() - refused.len(),
+        "loaded": loaded,
         "rejected": rejected.len(),
         "quarantine": into.display().to_string(),
     });
@@ -447,5 +481,5 @@ fn prepare(
     };
     make_dirs(machine, &settings.state_dir)?;
     durable::replace(machine, &settings.state_dir.join(journal::FILE), &intent.encode())?;
-    Ok((rejected, rows))
+    Ok((rejected, rows, loaded))
 }

@@ -186,8 +186,14 @@ struct ExportReport {
 fn export(context: &mut Context, database: &Database, to: &Path) -> Result<Exit, Error> {
     let (to, rejected) = outputs(context, to, true)?;
     not_half_written(context, database)?;
-    let (found, rows) = read(context, database, Scope::Full, true)?;
-    if let Some(why) = &rows.absent {
+    let (found, mut rows) = read(context, database, Scope::Full, true)?;
+    // While somebody writes, pages looked at one by one need not belong together.
+    if found.verdict.structure == StructureVerdict::Damaged && found.verdict.held_by.is_empty() {
+        let mut scratch = to.as_os_str().to_os_string();
+        scratch.push(format!(".{}.tmp", context.machine.clock()));
+        queue::salvage(&mut context.machine, database, &found, &mut rows, Path::new(&scratch));
+    }
+    if let Some(why) = rows.absent.as_ref().filter(|_| rows.items.is_empty()) {
         let advice = "check the path in recovery.toml, and --root if one was given";
         return Err(Error::new(ErrorKind::Read, "cannot export the queue", why, advice).at(&database.path));
     }

@@ -34,6 +34,8 @@ pub fn make_dir(machine: &mut dyn Machine, path: &Path) -> io::Result<()> {
 
 fn sync_parent(machine: &mut dyn Machine, path: &Path) -> io::Result<()> {
     match path.parent() {
+        // A bare name lies in the directory that we are in.
+        Some(parent) if parent.as_os_str().is_empty() => machine.sync_dir(Path::new(".")),
         Some(parent) => machine.sync_dir(parent),
         None => Ok(()),
     }

@@ -37,13 +37,18 @@ pub fn line(item: &Item) -> String {
     text(&Value::Object(pairs))
 }
 
-/// A row that cannot be sent as one line, with the reason.
+/// A row that cannot be sent as one line, with the reason; of rows that are gone `ids`, the first and the last.
 #[must_use]
 pub fn rejected_line(rejected: &Rejected) -> String {
     let mut pairs = vec![
         ("reason".into(), Value::text(&rejected.reason)),
         ("place".into(), Value::text(&rejected.place)),
-        ("id".into(), rejected.id.map_or(Value::Null, Value::int)),
+        match rejected.ids {
+            None => ("id".into(), rejected.id.map_or(Value::Null, Value::int)),
+            Some((first, last)) => {
+                ("ids".into(), Value::List(vec![Value::int(first), last.map_or(Value::Null, Value::int)]))
+            }
+        },
     ];
     if !rejected.values.is_empty() {
         pairs.push(("values".into(), Value::Object(cells(&rejected.values))));
@@ -123,8 +128,8 @@ impl Parsed {
             id,
             place: place.to_string(),
             reason,
-            values: Vec::new(),
             bytes: bytes.to_vec(),
+            ..Rejected::default()
         });
     }
 

@@ -37,7 +37,7 @@ struct ReplaceReport {
     rows: u64,
     /// Rows that were put in.
     loaded: usize,
-    /// Rows and places that were not.
+    /// Rows and places that were not, and spans of ids that are gone.
     rejected: usize,
     /// Rows that may have been sent before: as in `queue export`, or, imported, with ids that were given before.
     strayed: u64,
@@ -45,6 +45,8 @@ struct ReplaceReport {
     /// The preserved original.
     original: Option<String>,
     rejected_file: Option<String>,
+    /// What is gone, in detail, as for `repair`.
+    loss_manifest: Option<String>,
     damage: Option<String>,
     reasons: BTreeMap<String, u64>,
 }
@@ -124,6 +126,7 @@ fn rebuild(
         quarantine: None,
         original: None,
         rejected_file: None,
+        loss_manifest: None,
         reasons: reasons(&rows.rejected),
         damage: damage.clone(),
     };
@@ -179,10 +182,12 @@ fn tell_finished(report: &mut ReplaceReport, before: &Detail, database: &Databas
 
 fn finished(report: &mut ReplaceReport, done: &Replaced) {
     report.rows = done.rows;
+    report.loaded = done.loaded;
     report.rejected = done.rejected.len();
     report.reasons = reasons(&done.rejected);
     report.quarantine = Some(done.quarantine.display().to_string());
     report.original = done.original.as_ref().map(|p| p.display().to_string());
+    report.loss_manifest = done.manifest.as_ref().map(|p| p.display().to_string());
     if !done.rejected.is_empty() {
         report.rejected_file = Some(done.quarantine.join(queue::REJECTED).display().to_string());
     }
@@ -209,10 +214,11 @@ fn told(context: &Context, mut report: ReplaceReport, exit: Exit) -> Result<Exit
         print(&format!("  {} rows {what}", report.strayed));
     }
     if report.rejected > 0 {
-        print(&format!("  {} rows or places were left out:", report.rejected));
+        print(&format!("  {} rows, places or spans of ids are not in it:", report.rejected));
         report.reasons.iter().for_each(|(why, n)| print(&format!("    {n} x {why}")));
     }
     report.rejected_file.iter().for_each(|f| print(&format!("  they are in {f}")));
+    report.loss_manifest.iter().for_each(|f| print(&format!("  what is gone is listed in {f}")));
     report.original.iter().for_each(|f| print(&format!("  the original is kept as {f}")));
     Ok(exit)
 }
@@ -275,6 +281,7 @@ fn put_in(
         quarantine: None,
         original: None,
         rejected_file: None,
+        loss_manifest: None,
         reasons: reasons(&rejected),
         damage: None,
     };
@@ -289,7 +296,6 @@ fn put_in(
         let by = context.by.clone();
         let done = replace(context, database, &found, Replacement { kind: "import", load, rejected, by })?;
         finished(&mut report, &done);
-        report.loaded = report.loaded.saturating_sub(done.rejected.len().saturating_sub(left_out.len()));
         left_out = done.rejected;
     }
     if !left_out.is_empty() {
@@ -321,7 +327,7 @@ fn once(parsed: Parsed, rows: &Rows) -> (Vec<Item>, Vec<Rejected>) {
         };
         if let Some(reason) = reason {
             let bytes = lines::line(&item).into_bytes();
-            rejected.push(Rejected { id: item.id, place: "the file".into(), reason, values: Vec::new(), bytes });
+            rejected.push(Rejected { id: item.id, place: "the file".into(), reason, bytes, ..Rejected::default() });
             continue;
         }
         if let Some(id) = item.id {
