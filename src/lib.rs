@@ -17,7 +17,7 @@
 //!
 //! | layer | modules | may use |
 //! |---|---|---|
-//! | domain, no effects | [`sqlite`], [`audit`], [`queue`], [`slots`], [`ext4`], [`journal`], [`record`], [`reset`], [`config`], [`cmdline`], [`cli`], [`error`] | each other |
+//! | domain, no effects | [`sqlite`], [`audit`], [`queue`], [`slots`], [`ext4`], [`journal`], [`keyring`], [`record`], [`reset`], [`sign`], [`config`], [`cmdline`], [`cli`], [`error`] | each other |
 //! | rim | [`edge`] | domain |
 //! | composition | [`boot`], [`commands`] | everything |
 //!
@@ -55,8 +55,10 @@ pub mod edge;
 pub mod error;
 pub mod ext4;
 pub mod journal;
+pub mod keyring;
 pub mod queue;
 pub mod record;
 pub mod reset;
+pub mod sign;
 pub mod slots;
 pub mod sqlite;

@@ -6,15 +6,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const LONGEST: usize = 500;
-const DOMAIN: [&str; 12] = [
+const DOMAIN: [&str; 14] = [
     "sqlite",
     "slots",
     "ext4",
     "audit",
     "queue",
     "journal.rs",
+    "keyring",
     "record.rs",
     "reset.rs",
+    "sign",
     "config",
     "cmdline.rs",
     "cli",
