@@ -48,6 +48,7 @@ bench: build bench-check
 	@nice cargo test --test kill_calls -- --ignored --nocapture
 	@nice cargo test --release --test wal_injuries --test foreign_logs --test histories --test transfers -- --ignored --nocapture
 	@nice cargo test --release --test check_injuries -- --ignored --nocapture
+	@nice cargo test --release --test fat_mutations -- --ignored --nocapture
 
 bench-check:
 	@nice cargo test --release --test check_bench -- --ignored --nocapture check_against

@@ -17,7 +17,7 @@
 //!
 //! | layer | modules | may use |
 //! |---|---|---|
-//! | domain, no effects | [`sqlite`], [`audit`], [`queue`], [`slots`], [`ext4`], [`journal`], [`keyring`], [`record`], [`reset`], [`sign`], [`config`], [`cmdline`], [`cli`], [`error`] | each other |
+//! | domain, no effects | [`sqlite`], [`audit`], [`queue`], [`slots`], [`ext4`], [`fat`], [`journal`], [`keyring`], [`record`], [`reset`], [`sign`], [`config`], [`cmdline`], [`cli`], [`error`] | each other |
 //! | rim | [`edge`] | domain |
 //! | composition | [`boot`], [`commands`] | everything |
 //!
@@ -54,6 +54,7 @@ pub mod config;
 pub mod edge;
 pub mod error;
 pub mod ext4;
+pub mod fat;
 pub mod journal;
 pub mod keyring;
 pub mod queue;

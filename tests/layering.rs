@@ -6,10 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const LONGEST: usize = 500;
-const DOMAIN: [&str; 14] = [
+const DOMAIN: [&str; 15] = [
     "sqlite",
     "slots",
     "ext4",
+    "fat",
     "audit",
     "queue",
     "journal.rs",

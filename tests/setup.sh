@@ -19,12 +19,12 @@ needs() {
     cat <<TEXT
 qemu-system-aarch64:qemu-system-arm
 qemu-system-x86_64:qemu-system-x86
-musl-gcc:musl-tools sfdisk:fdisk mke2fs:e2fsprogs debugfs:e2fsprogs mformat:mtools shellcheck:shellcheck zstd:zstd xz:xz-utils modprobe:kmod cc:gcc c++:g++ readelf:binutils make:make git:git sqlite3:sqlite3 systemd-analyze:systemd busybox:busybox cpio:cpio strace:strace minisign:minisign
+musl-gcc:musl-tools sfdisk:fdisk mke2fs:e2fsprogs debugfs:e2fsprogs mformat:mtools mkfs.fat:dosfstools shellcheck:shellcheck zstd:zstd xz:xz-utils modprobe:kmod cc:gcc c++:g++ readelf:binutils make:make git:git sqlite3:sqlite3 systemd-analyze:systemd busybox:busybox cpio:cpio strace:strace minisign:minisign
 TEXT
     # What only make test-full uses.
     [ "$full" = yes ] || return 0
     cat <<TEXT
-mmdebstrap:mmdebstrap fakeroot:fakeroot genimage:genimage mkfs.vfat:dosfstools grub-mkimage:grub-common mkimage:u-boot-tools
+mmdebstrap:mmdebstrap fakeroot:fakeroot genimage:genimage grub-mkimage:grub-common mkimage:u-boot-tools
 /usr/share/OVMF/OVMF_CODE.fd:ovmf /usr/lib/grub/x86_64-efi:grub-efi-amd64-bin /usr/lib/u-boot/qemu_arm64:u-boot-qemu
 TEXT
 }

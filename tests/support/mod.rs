@@ -14,6 +14,7 @@ pub mod provable;
 pub mod record;
 pub mod rng;
 pub mod site;
+pub mod stick;
 pub mod timeline;
 pub mod wal;
 pub mod work;
