@@ -17,7 +17,7 @@
 //!
 //! | layer | modules | may use |
 //! |---|---|---|
-//! | domain, no effects | [`sqlite`], [`audit`], [`queue`], [`slots`], [`ext4`], [`fat`], [`journal`], [`keyring`], [`record`], [`reset`], [`sign`], [`config`], [`cmdline`], [`cli`], [`error`] | each other |
+//! | domain, no effects | [`sqlite`], [`audit`], [`queue`], [`slots`], [`ext4`], [`fat`], [`journal`], [`keyring`], [`record`], [`reset`], [`retention`], [`sign`], [`ticket`], [`config`], [`cmdline`], [`cli`], [`error`] | each other |
 //! | rim | [`edge`] | domain |
 //! | composition | [`boot`], [`commands`] | everything |
 //!
@@ -60,6 +60,8 @@ pub mod keyring;
 pub mod queue;
 pub mod record;
 pub mod reset;
+pub mod retention;
 pub mod sign;
 pub mod slots;
 pub mod sqlite;
+pub mod ticket;

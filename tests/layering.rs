@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const LONGEST: usize = 500;
-const DOMAIN: [&str; 15] = [
+const DOMAIN: [&str; 17] = [
     "sqlite",
     "slots",
     "ext4",
@@ -17,7 +17,9 @@ const DOMAIN: [&str; 15] = [
     "keyring",
     "record.rs",
     "reset.rs",
+    "retention",
     "sign",
+    "ticket",
     "config",
     "cmdline.rs",
     "cli",
