@@ -446,7 +446,9 @@ fn files_that_are_too_large_together_also_where_their_sum_overflows() {
     let two = |a, b| restoring(|r| (r.files[0].length, r.files[1].length, r.files[2].length) = (a, b, 0));
     assert!(plainly(&two(most - 5, 5)).is_ok());
     refused(plainly(&two(most - 5, 6)), Code::TooLarge, true);
-    refused(plainly(&two(u64::MAX, u64::MAX)), Code::TooLarge, true);
+    for (a, b) in [(u64::MAX, u64::MAX), (u64::MAX, 2), (1 << 63, 1 << 63)] {
+        refused(plainly(&two(a, b)), Code::TooLarge, true);
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod journal;
 pub mod log;
 pub mod meter;
 pub mod seeds;
+pub mod ticket;
 pub mod words;
 
 /// One target.
@@ -44,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "records", max_len: 2048, heap: (64, 64 << 10), run: words::records },
     Target { name: "config", max_len: 4096, heap: (512, 256 << 10), run: words::config },
     Target { name: "cmdline", max_len: 1024, heap: (64, 64 << 10), run: words::cmdline },
+    Target { name: "ticket", max_len: 4096, heap: (512, 256 << 10), run: ticket::ticket },
     Target { name: "evidence", max_len: 16384, heap: (512, 256 << 10), run: words::evidence },
 ];
 

@@ -116,6 +116,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         ],
         "sql" => SQL.iter().map(|s| s.as_bytes().to_vec()).collect(),
         "evidence" => evidence(),
+        "ticket" => super::ticket::seeds(),
         _ => Vec::new(),
     }
 }
