@@ -10,6 +10,9 @@ use crate::sqlite::{ReadAt, read_vec};
 /// Bytes read at once when pages are asked for in order.
 const WINDOW: usize = 256 << 10;
 
+/// Pages behind the end of the file that are looked for, for each image that a log holds.
+const REACH: u32 = 64;
+
 /// Images of pages by number: offsets in one side file.
 pub type Images = BTreeMap<u32, u64>;
 
@@ -44,7 +47,13 @@ impl<'a> Source<'a> {
         pages: u32,
     ) -> Self {
         let in_file = db.map_or(0, |d| d.size().div_ceil(u64::from(page_size.max(1))));
-        let pages = if pages == 0 { u32::try_from(in_file).unwrap_or(u32::MAX - 1) } else { pages };
+        let in_file = u32::try_from(in_file).unwrap_or(u32::MAX - 1);
+        // A log may claim four thousand million pages. Behind the end of the file every page has an image in a log that is
+        // whole; one that lost most of its frames still reaches this far.
+        let images_reach = u32::try_from(images.len()).unwrap_or(u32::MAX).saturating_mul(REACH);
+        let limit = in_file.saturating_add(images_reach);
+        let there = in_file.max(images.range(..=limit).next_back().map_or(0, |(last, _)| *last));
+        let pages = if pages == 0 { in_file } else { pages.min(there) };
         Self {
             db,
             side,

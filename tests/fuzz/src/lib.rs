@@ -12,6 +12,7 @@ pub mod database;
 pub mod journal;
 pub mod log;
 pub mod meter;
+pub mod salvage;
 pub mod seeds;
 pub mod ticket;
 pub mod words;
@@ -40,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "shm", max_len: 4096, heap: (64, 1 << 20), run: log::shm },
     Target { name: "file", max_len: 6144, heap: (64, 4 << 20), run: database::file },
     Target { name: "engine", max_len: 6144, heap: (64, 4 << 20), run: database::engine },
+    Target { name: "salvage", max_len: 6144, heap: (96, 4 << 20), run: salvage::run },
     Target { name: "sql", max_len: 512, heap: (512, 64 << 10), run: words::sql },
     Target { name: "slots", max_len: 2048, heap: (64, 64 << 10), run: words::slots },
     Target { name: "records", max_len: 2048, heap: (64, 64 << 10), run: words::records },

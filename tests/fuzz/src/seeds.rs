@@ -102,6 +102,10 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "page" => pages(),
         "record" => records(),
         "file" | "engine" => databases(),
+        "salvage" => {
+            let with = |how: u8| move |input: Vec<u8>| [vec![how], input].concat();
+            databases().into_iter().map(with(0)).chain(wal().into_iter().map(with(1))).collect()
+        }
         "wal" => wal(),
         "journal" => journals(),
         "shm" => vec![vec![1; 97], vec![3; 137], [vec![1], vec![0; 400]].concat()],
