@@ -210,6 +210,12 @@ fn sentences(p: &Printed<'_>) -> Vec<String> {
     if p.lost_and_found > 0 {
         lines.push(format!("{} rows without a table are in lost_and_found.", p.lost_and_found));
     }
+    if p.lost_and_found_by_reason.not_provable > 0 {
+        let n = p.lost_and_found_by_reason.not_provable;
+        lines.push(format!(
+            "  {n} of them may have been deleted: the list of freed pages is lost (class not-provable)."
+        ));
+    }
     if p.lost_and_found_by_reason.older_state > 0 {
         let n = p.lost_and_found_by_reason.older_state;
         lines.push(format!("  {n} of them stand in the log, on pages older than those that are gone."));

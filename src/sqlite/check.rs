@@ -30,6 +30,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use accounts::map_entry;
 pub use crew::{Alone, Crew};
 pub use sums::SumKey;
 

@@ -20,6 +20,7 @@ pub mod evidence;
 pub mod extract;
 pub mod fields;
 pub mod geometry;
+pub mod life;
 pub mod loss;
 pub mod map;
 pub mod objects;
@@ -169,6 +170,7 @@ pub fn run(input: &Input<'_>, sink: &mut dyn Sink, progress: &mut dyn FnMut(&str
     for stray in &assigned.strays {
         let class = match stray.why {
             Why::Ambiguous => "ambiguous",
+            Why::NotProvable => "not-provable",
             Why::FitsNothing => "fits-nothing",
             Why::IndexLike if keyed => "index-like",
             Why::IndexLike => continue,

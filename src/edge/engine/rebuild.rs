@@ -315,6 +315,7 @@ impl Rows for Rebuild<'_> {
         match stray.class {
             "ambiguous" => self.found.ambiguous += 1,
             "index-like" => self.found.index_like += 1,
+            "not-provable" => self.found.not_provable += 1,
             "older-state" => self.found.older_state += 1,
             "duplicate" => self.found.duplicate += 1,
             "refused" => self.found.refused += 1,

@@ -104,7 +104,7 @@ impl Accounts {
 
 /// The pointer-map page that has the entry of `page` (file format 2, section 1.8), and the offset of the entry there.
 /// Page 1 and the map pages themselves have none.
-pub(super) fn map_entry(page: u32, usable: u32, lock: u32) -> Option<(u32, usize)> {
+pub(crate) fn map_entry(page: u32, usable: u32, lock: u32) -> Option<(u32, usize)> {
     let map = map_page(page, usable, lock)?;
     let at = page.checked_sub(map + 1)?;
     Some((map, 5 * usize::try_from(at).ok()?))

@@ -1,9 +1,11 @@
 //! Every b-tree page to its owner.
 //!
-//! First the trees that can be followed from roots the schema names. Then the freelist: what it lists is deleted. What
-//! is left are *orphans*, subtrees and single leaves without a living parent. An orphan goes to the one table whose
-//! records it can hold and which misses rowids just there ([`super::tree::Hole`]); among several, index entries decide
-//! ([`super::evidence`]), then the likeness of the records. An orphan of index pages goes where the rows say that its
+//! First the trees that can be followed from roots the schema names. Then what is known of freed pages
+//! ([`super::life`]). What is left are *orphans*, subtrees and single leaves without a living parent. An orphan goes to
+//! the table whose root the pointer maps lead to, else to the one table whose records it can hold and which misses rowids
+//! just there ([`super::tree::Hole`]); among several, index entries decide ([`super::evidence`]), then the likeness of
+//! the records. Where freed pages may be among the orphans, likeness is no proof of life: those that nothing proves
+//! alive are strays. An orphan of index pages goes where the rows say that its
 //! entries belong ([`super::witness`]). An orphan that fits tables which all miss nothing there is
 //! a *ghost*: a page that was freed while its tree lived on. What nothing decides is a *stray*, kept apart.
 
@@ -11,7 +13,8 @@ use std::collections::BTreeMap;
 
 use super::evidence;
 use super::fields::{Field, split};
-use super::map::{Kind, Map, trunk};
+use super::life::{Life, Lives};
+use super::map::{Kind, Map};
 use super::objects::{Class, Object};
 use super::sheet;
 use super::source::Source;
@@ -44,6 +47,8 @@ pub enum Why {
     FitsNothing,
     /// They fit several, and nothing tells which.
     Ambiguous,
+    /// They fit, and nothing proves that they were not deleted.
+    NotProvable,
     /// The same of pages kept like an index: rows of a WITHOUT ROWID table, or entries of an index.
     IndexLike,
 }
@@ -86,6 +91,8 @@ pub struct Orphan {
     pub likeness: Vec<u32>,
     /// Its lowest and highest rowid.
     pub range: (i64, i64),
+    /// True when its pages are proved not to be freed ones, or nothing was ever freed.
+    pub live: bool,
 }
 
 /// What the schema and the freelist leave open.
@@ -94,6 +101,8 @@ struct Way {
     incomplete: bool,
     encoding: u32,
     freelist_whole: bool,
+    /// Life has to be proved.
+    strict: bool,
 }
 
 /// Assigns every page.
@@ -120,14 +129,15 @@ pub fn assign(
         }
     }
     let mut result = Assigned { owners, strays: Vec::new(), ghosts: 0, freelist_whole: false, erased: false };
-    result.freelist_whole = freelist(source, map, &mut result.owners, header);
+    let mut lives = Lives::read(source, map, &mut result.owners, header, objects);
+    result.freelist_whole = lives.freelist_whole;
     for page in &map.schema_leaves {
         if result.owners.of(*page) == 0 {
             result.owners.set(*page, SCHEMA);
         }
     }
-    let way = Way { incomplete, encoding, freelist_whole: result.freelist_whole };
-    orphans(source, map, objects, &mut result, way);
+    let way = Way { incomplete, encoding, freelist_whole: lives.freelist_whole, strict: lives.strict };
+    orphans(source, map, objects, &mut result, (&mut lives, way));
     result.erased = objects.iter().any(|o| o.tree.erased > 0);
     let free = |n: &u32| matches!(result.owners.of(*n), FREE | GHOST);
     let leaves = [PageKind::TableLeaf, PageKind::IndexLeaf].map(|k| map.pages_of(k).iter().filter(|n| free(n)).count());
@@ -135,56 +145,32 @@ pub fn assign(
     result
 }
 
-/// Marks what the freelist lists and no tree has. Where its head is gone, every page that looks like a trunk is taken
-/// for one: an orphan that it lists was deleted.
-fn freelist(source: &mut Source<'_>, map: &Map, owners: &mut Owners, header: Option<&Header>) -> bool {
-    let mut bytes = Vec::new();
-    let mut counted = 0_u32;
-    let mut next = header.map_or(0, |h| h.freelist_head);
-    let mut whole = header.is_some();
-    while next != 0 && whole {
-        let listed = (owners.of(next) == 0 && source.read(next, &mut bytes)).then(|| trunk(&bytes, source)).flatten();
-        let lone = next != 0 && bytes.iter().take(8).all(|b| *b == 0);
-        let Some((following, pages)) = listed.or_else(|| lone.then(|| (0, Vec::new()))) else {
-            whole = false;
-            break;
-        };
-        owners.set(next, FREE);
-        counted += 1;
-        counted += pages.iter().map(|p| free(owners, *p)).sum::<u32>();
-        next = following;
-    }
-    whole &= header.is_some_and(|h| h.freelist_count == counted);
-    if !whole {
-        for number in &map.trunks {
-            if owners.of(*number) == 0
-                && source.read(*number, &mut bytes)
-                && let Some((_, pages)) = trunk(&bytes, source)
-            {
-                owners.set(*number, FREE);
-                for page in pages {
-                    free(owners, page);
-                }
-            }
-        }
-    }
-    whole
-}
-
-fn free(owners: &mut Owners, page: u32) -> u32 {
-    if owners.of(page) == 0 {
-        owners.set(page, FREE);
-    }
-    1
-}
-
 /// Trees and single leaves of one kind that nobody owns, the largest first: the larger, the more of a table it proves.
-fn unowned(source: &mut Source<'_>, map: &mut Map, owners: &mut Owners, table: bool) -> Vec<(u32, Tree)> {
+fn unowned(
+    source: &mut Source<'_>,
+    map: &mut Map,
+    owners: &mut Owners,
+    (lives, table): (&mut Lives, bool),
+) -> Vec<(u32, Tree)> {
     let (interior, leaf) = match table {
         true => (PageKind::TableInterior, PageKind::TableLeaf),
         false => (PageKind::IndexInterior, PageKind::IndexLeaf),
     };
-    let tops = map.pages_of(interior);
+    let mut tops = map.pages_of(interior);
+    // What an inner page points to may have been given to others since it was freed. Unless it is known to be alive, its
+    // children have to speak for themselves.
+    tops.retain(|top| {
+        let speaks = owners.of(*top) != 0
+            || match lives.of(source, *top) {
+                Life::Live => true,
+                Life::Dead => false,
+                Life::Unknown => !lives.strict,
+            };
+        if !speaks {
+            owners.set(*top, if lives.of(source, *top) == Life::Dead { GHOST } else { ORPHAN });
+        }
+        speaks
+    });
     let mut found: Vec<(u32, Tree)> = Vec::new();
     // Those that nothing points to are tops for sure; a second round takes what points at itself.
     for round in [false, true] {
@@ -196,7 +182,9 @@ fn unowned(source: &mut Source<'_>, map: &mut Map, owners: &mut Owners, table: b
     }
     found.sort_by_key(|(_, tree)| std::cmp::Reverse(tree.leaves.len()));
     for page in map.pages_of(leaf) {
-        if owners.of(page) == 0 {
+        if owners.of(page) == 0 && lives.of(source, page) == Life::Dead {
+            owners.set(page, GHOST);
+        } else if owners.of(page) == 0 {
             owners.set(page, ORPHAN);
             let bound = Bound { page, low: i64::MIN, high: i64::MAX };
             found.push((page, Tree { leaves: vec![bound], ..Tree::default() }));
@@ -207,14 +195,25 @@ fn unowned(source: &mut Source<'_>, map: &mut Map, owners: &mut Owners, table: b
 
 /// Finds the owners of what nobody owns. Every orphan that finds one is evidence for the others, rows for index pages and
 /// index pages for rows, so that it goes in rounds until nothing changes.
-fn orphans(source: &mut Source<'_>, map: &mut Map, objects: &mut [Object], result: &mut Assigned, way: Way) {
+fn orphans(
+    source: &mut Source<'_>,
+    map: &mut Map,
+    objects: &mut [Object],
+    result: &mut Assigned,
+    (lives, way): (&mut Lives, Way),
+) {
     let (mut rows, mut entries) = (Vec::new(), Vec::new());
+    open_ranges(objects);
     for table in [true, false] {
-        for (top, tree) in unowned(source, map, &mut result.owners, table) {
-            let orphan = fit(source, map, objects, (tree, top), table);
-            match orphan {
-                Fit::Some(orphan) if table => rows.push(orphan),
-                Fit::Some(orphan) => entries.push(orphan),
+        for (top, tree) in unowned(source, map, &mut result.owners, (&mut *lives, table)) {
+            let live = !way.strict || lives.of(source, top) == Life::Live;
+            let home = lives.home(source, &result.owners, objects, top);
+            match fit(source, map, objects, (tree, top), table) {
+                Fit::Some(orphan) if home.is_some_and(|home| orphan.candidates.contains(&home)) => {
+                    give(objects, &mut result.owners, home.unwrap_or(0), orphan.tree);
+                }
+                Fit::Some(orphan) if table => rows.push(Orphan { live, ..orphan }),
+                Fit::Some(orphan) => entries.push(Orphan { live, ..orphan }),
                 Fit::Full(tree) => drop_ghost(result, (tree, top), table, way),
                 Fit::Nothing(tree) => {
                     let why = if table { Why::FitsNothing } else { Why::IndexLike };
@@ -228,7 +227,9 @@ fn orphans(source: &mut Source<'_>, map: &mut Map, objects: &mut [Object], resul
         let before = (rows.len(), entries.len());
         rows = decide_rows(source, map, objects, result, (rows, last), way);
         let decided = witness::decide(source, map, objects, &entries);
-        let (done, left): (Vec<_>, Vec<_>) = entries.into_iter().zip(decided).partition(|(_, owner)| owner.is_some());
+        // Entries of a freed page would speak for rows that were deleted with them.
+        let sure = |(o, owner): &(Orphan, Option<usize>)| o.live && owner.is_some();
+        let (done, left): (Vec<_>, Vec<_>) = entries.into_iter().zip(decided).partition(sure);
         done.into_iter().for_each(|(o, owner)| give(objects, &mut result.owners, owner.unwrap_or(0), o.tree));
         entries = left.into_iter().map(|(o, _)| o).collect();
         if (rows.len(), entries.len()) == before && !last {
@@ -238,9 +239,18 @@ fn orphans(source: &mut Source<'_>, map: &mut Map, objects: &mut [Object], resul
             }
         }
     }
-    let stray = |why| move |o: Orphan| Stray { leaves: o.tree.leaves, why, top: o.top };
+    let stray = |why| {
+        move |o: Orphan| {
+            let why = if o.live { why } else { Why::NotProvable };
+            Stray { leaves: o.tree.leaves, why, top: o.top }
+        }
+    };
     result.strays.extend(rows.into_iter().map(stray(Why::Ambiguous)));
-    result.strays.extend(entries.into_iter().map(stray(Why::IndexLike)));
+    let of_keys = |o: &Orphan| o.candidates.iter().any(|i| objects.get(*i).is_some_and(|o| o.class == Class::KeyTable));
+    let (keyed, plain): (Vec<_>, Vec<_>) = entries.into_iter().partition(of_keys);
+    result.strays.extend(keyed.into_iter().map(stray(Why::IndexLike)));
+    let plain = plain.into_iter().map(|o| Orphan { live: true, ..o });
+    result.strays.extend(plain.map(stray(Why::IndexLike)));
 }
 
 /// One round over the orphans with rows; those that stay undecided are given back. In the last round the likeness of the
@@ -280,6 +290,7 @@ fn decide_rows(
         let likeness = if last { cover.liken(source, &orphan) } else { None };
         match (orphan.candidates.as_slice(), likeness) {
             ([], _) => drop_ghost(result, (orphan.tree, orphan.top), true, way),
+            _ if !orphan.live => left.push(orphan),
             ([one], _) if last || sure => {
                 cover.add(*one, &orphan);
                 give(objects, &mut result.owners, *one, orphan.tree);
@@ -357,7 +368,7 @@ fn give(objects: &mut [Object], owners: &mut Owners, one: usize, tree: Tree) {
 }
 
 /// Per object the open holes as they were before any orphan came: sorted and joined.
-fn open_ranges(objects: &mut [Object]) -> Vec<usize> {
+fn open_ranges(objects: &mut [Object]) {
     for object in objects.iter_mut().filter(|o| o.open.is_none()) {
         let mut open: Vec<(i64, i64)> = object.tree.holes.iter().filter(|h| h.open).map(|h| (h.low, h.high)).collect();
         open.sort_unstable();
@@ -370,7 +381,6 @@ fn open_ranges(objects: &mut [Object]) -> Vec<usize> {
         }
         object.open = Some(joined);
     }
-    (0..objects.len()).collect()
 }
 
 enum Fit {
@@ -382,16 +392,15 @@ enum Fit {
     Nothing(Tree),
 }
 
-fn fit(source: &mut Source<'_>, map: &Map, objects: &mut [Object], (tree, top): (Tree, u32), table: bool) -> Fit {
+fn fit(source: &mut Source<'_>, map: &Map, objects: &[Object], (tree, top): (Tree, u32), table: bool) -> Fit {
     let records = sample(source, &tree);
     if records.is_empty() {
         return Fit::Nothing(tree);
     }
-    let all = open_ranges(objects);
     let leaves = tree.leaves.iter().filter_map(|b| map.leaf(b.page)).filter(|l| l.low <= l.high);
     let range = leaves.fold((i64::MAX, i64::MIN), |(a, b), l| (a.min(l.low), b.max(l.high)));
     let fits = |o: &Object| (o.class == Class::Table) == table && records.iter().all(|r| o.shape.fits(r));
-    let fitting: Vec<usize> = all.into_iter().filter(|i| objects.get(*i).is_some_and(fits)).collect();
+    let fitting: Vec<usize> = (0..objects.len()).filter(|i| objects.get(*i).is_some_and(fits)).collect();
     let misses = |o: &Object| if table { o.misses(range.0, range.1) } else { !o.tree.holes.is_empty() };
     let candidates: Vec<usize> = fitting.iter().copied().filter(|i| objects.get(*i).is_some_and(misses)).collect();
     match (candidates.is_empty(), fitting.is_empty()) {
@@ -400,7 +409,7 @@ fn fit(source: &mut Source<'_>, map: &Map, objects: &mut [Object], (tree, top): 
         (false, _) => {
             let likeness = |i: &usize| objects.get(*i).map_or(0, |o| records.iter().map(|r| o.shape.likeness(r)).sum());
             let likeness = candidates.iter().map(likeness).collect();
-            Fit::Some(Orphan { tree, top, candidates, likeness, range })
+            Fit::Some(Orphan { tree, top, candidates, likeness, range, live: true })
         }
     }
 }

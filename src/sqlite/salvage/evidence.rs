@@ -19,6 +19,8 @@ use std::cmp::Ordering;
 /// Leaves of an orphan that are probed, and rows of each.
 const LEAVES: usize = 4;
 const ROWS: usize = 6;
+/// Rows of an orphan that nothing else proves alive: one entry is enough, and any of its rows may have it.
+const ROWS_IN_DOUBT: usize = 256;
 /// Probes at most; behind that the records' likeness must do.
 const MAX_PROBES: usize = 1 << 18;
 /// Leaves of one index whose ends are remembered.
@@ -40,6 +42,13 @@ struct Row {
     rowid: i64,
 }
 
+impl Row {
+    /// True when a column lies in the part of the row that is at hand: the rest of a row that spills is not looked for.
+    fn has(&self, column: usize) -> bool {
+        self.fields.get(column).is_none_or(|f| f.at + f.len <= self.payload.len())
+    }
+}
+
 /// Asks; the answer is by orphan and place among its candidates.
 pub fn ask(
     source: &mut Source<'_>,
@@ -57,6 +66,9 @@ pub fn ask(
             let Some(candidate) = objects.get(*table) else { continue };
             for (at, index) in of_table(objects, candidate) {
                 let Some(columns) = index.index_columns.as_ref().filter(|_| count < MAX_PROBES) else { continue };
+                if !columns.iter().all(|c| row.has(*c)) {
+                    continue;
+                }
                 let hash = columns.iter().fold(0, |h, c| mix(h, value(row, candidate, *c)));
                 let hash = mix(hash, Value::Integer(row.rowid));
                 probes.entry(at).or_default().entry(hash).or_default().push((number, place));
@@ -218,7 +230,7 @@ fn numbers(source: &mut Source<'_>, page: u32, last: bool) -> Vec<Option<f64>> {
     fields.iter().map(number).collect()
 }
 
-/// Some rows of each orphan that do not spill.
+/// Some rows of each orphan, as far as they lie on its pages.
 fn sample(source: &mut Source<'_>, orphans: &[Orphan]) -> Vec<Row> {
     let mut found = Vec::new();
     let mut bytes = Vec::new();
@@ -229,8 +241,9 @@ fn sample(source: &mut Source<'_>, orphans: &[Orphan]) -> Vec<Row> {
                 continue;
             }
             let Some(sheet) = sheet::read(&bytes, bound.page, source.usable, None) else { continue };
-            for at in spread(&sheet.good, ROWS) {
-                let Some(cell) = sheet.page.cell(*at).filter(|c| c.overflow.is_none()) else { continue };
+            let rows = if orphan.live { ROWS } else { ROWS_IN_DOUBT };
+            for at in spread(&sheet.good, rows).take(MAX_PROBES.saturating_sub(found.len())) {
+                let Some(cell) = sheet.page.cell(*at) else { continue };
                 let Some(rowid) = cell.rowid.filter(|_| split(cell.local, cell.payload_len, &mut fields)) else {
                     continue;
                 };

@@ -33,8 +33,8 @@ pub struct StrayRow<'a> {
     pub page: u32,
     /// The page at the top of what is left of its tree.
     pub top: u32,
-    /// Why it is here: "fits-nothing", "ambiguous", "index-like", "duplicate", "refused",
-    /// "older-state".
+    /// Why it is here: "fits-nothing", "ambiguous", "index-like", "not-provable", "duplicate",
+    /// "refused", "older-state".
     pub class: &'static str,
     /// Its rowid, on a page that has them.
     pub rowid: Option<i64>,

@@ -40,6 +40,10 @@ pub struct LostAndFound {
     pub ambiguous: u64,
     /// Kept like an index and without an owner: rows of a WITHOUT ROWID table, or entries of an index.
     pub index_like: u64,
+    /// Nothing proves that they were not deleted: pages were freed, the list of them is lost, and neither a pointer map nor
+    /// an index entry speaks for these rows.
+    #[serde(default)]
+    pub not_provable: u64,
     /// Another copy of the same rowid is in the table.
     pub duplicate: u64,
     /// The table refused them.

@@ -70,6 +70,11 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Page size in bytes.
+    pub fn page_size(&self) -> u32 {
+        u32::try_from(self.page_size).unwrap_or(0)
+    }
+
     /// Puts page `number` into `into`; false beyond the end and where the storage fails. A page that the end of the
     /// file cuts off is filled up with zeroes: its cells lie at its end, but its header is at its beginning.
     pub fn read(&mut self, number: u32, into: &mut Vec<u8>) -> bool {
