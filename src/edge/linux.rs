@@ -21,6 +21,7 @@ mod rescue;
 pub mod run;
 pub mod scratch;
 pub mod service;
+pub mod stick;
 pub mod switch;
 pub mod volume;
 

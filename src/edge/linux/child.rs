@@ -213,7 +213,7 @@ fn listen(child: Pid, mut pipe: std::fs::File, limits: Limits, on_line: &mut dyn
 }
 
 /// Waits for the child to end by itself, at most `grace`.
-fn reap(child: Pid, grace: Duration) {
+pub(super) fn reap(child: Pid, grace: Duration) {
     let limit = uptime_ms().saturating_add(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
     while let Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) = waitpid(child, Some(WaitPidFlag::WNOHANG)) {
         if uptime_ms() >= limit {
@@ -226,7 +226,7 @@ fn reap(child: Pid, grace: Duration) {
 /// Kills whatever is left of the child and its programs, and waits until all are gone: an e2fsck that outlives its
 /// stage would write to the device while the OS mounts it. Orphans of the group become children of PID 1, so that it
 /// can wait for them. What hangs in the kernel cannot be waited for; the boot then goes on, and the log says so.
-fn end_group(child: Pid) {
+pub(super) fn end_group(child: Pid) {
     let limit = uptime_ms().saturating_add(u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX));
     let group = Pid::from_raw(-child.as_raw());
     // Usually the group is empty by now.
@@ -245,7 +245,7 @@ fn end_group(child: Pid) {
     }
 }
 
-fn words(ended: nix::Result<WaitStatus>) -> String {
+pub(super) fn words(ended: nix::Result<WaitStatus>) -> String {
     match ended {
         Ok(WaitStatus::Exited(_, status)) => format!("status {status}"),
         Ok(WaitStatus::Signaled(_, signal, _)) => format!("signal {signal}"),

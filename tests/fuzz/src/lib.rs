@@ -14,6 +14,7 @@ pub mod log;
 pub mod meter;
 pub mod salvage;
 pub mod seeds;
+pub mod stick;
 pub mod ticket;
 pub mod words;
 
@@ -49,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "cmdline", max_len: 1024, heap: (64, 64 << 10), run: words::cmdline },
     Target { name: "ticket", max_len: 4096, heap: (512, 256 << 10), run: ticket::ticket },
     Target { name: "evidence", max_len: 16384, heap: (512, 256 << 10), run: words::evidence },
+    Target { name: "fat", max_len: stick::LEN, heap: (64, 8 << 20), run: stick::fat },
 ];
 
 /// The target of a name.
