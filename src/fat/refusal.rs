@@ -284,7 +284,9 @@ impl fmt::Display for Refusal {
             Some(n) => write!(f, "partition {n}, {}: {}", self.place, self.code.why())?,
         }
         if !self.detail.is_empty() {
-            write!(f, " ({})", self.detail)?;
+            // It may have come out of the process that read the stick, and goes to a console too.
+            let plain: String = self.detail.chars().filter(|c| !c.is_control()).collect();
+            write!(f, " ({plain})")?;
         }
         write!(f, "; next: {}", self.code.advice())
     }
