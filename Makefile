@@ -49,6 +49,8 @@ bench: build bench-check
 	@nice cargo test --release --test wal_injuries --test foreign_logs --test histories --test transfers -- --ignored --nocapture
 	@nice cargo test --release --test check_injuries -- --ignored --nocapture
 	@nice cargo test --release --test fat_mutations -- --ignored --nocapture
+	@nice cargo test --release --test minisign -- --ignored --nocapture
+	@TICKET_ROUNDS=300000 RETENTION_ROUNDS=100000 nice cargo test --release --test ticket --test retention -- --nocapture mutation histories random
 
 bench-check:
 	@nice cargo test --release --test check_bench -- --ignored --nocapture check_against

@@ -4,7 +4,7 @@
 //!
 //! | reason | rule |
 //! |---|---|
-//! | `no-clock` | nothing goes while the time is not known, or stands below what is certainly past |
+//! | `no-clock` | nothing goes while the time is not known, stands below what is certainly past, or decades ahead of it |
 //! | `newest` | the newest backup, verified or not: the last one is never deleted |
 //! | `newest-verified` | the newest `keep_verified` that can be restored and are verified (`verified`, and their base too) |
 //! | `young` | younger than `keep_days` days, or not proved to be older |
@@ -29,6 +29,10 @@ use serde::{Deserialize, Serialize};
 pub use name::ArchiveName;
 
 const DAY: u64 = 86_400;
+/// A clock that is further ahead of what is certainly past is wrong, whoever vouches for it: such as one at its end in 2106.
+const LIFE: u64 = 30 * 365 * DAY;
+/// Certainly past, where nothing else is known: 2026-01-01.
+const RELEASED: u64 = 1_767_225_600;
 
 /// One backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +80,8 @@ pub struct Now {
 impl Now {
     /// The time, where it is known.
     fn known(self) -> Option<u64> {
-        (self.trusted && self.at >= self.floor).then_some(self.at)
+        let possible = self.floor..=self.floor.max(RELEASED).saturating_add(LIFE);
+        (self.trusted && possible.contains(&self.at)).then_some(self.at)
     }
 }
 

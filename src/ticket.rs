@@ -58,12 +58,39 @@ pub use refusal::{Code, Refusal};
 pub const TYPE: &str = "pyvorin/ticket/1";
 /// Longest ticket, in bytes.
 pub const MAX_LEN: usize = 64 << 10;
-/// The directory of a stick; nothing outside of it is looked at.
-pub const DIRECTORY: &str = "PYVORIN-RESTORE";
-/// The ticket in [`DIRECTORY`].
-pub const TICKET_FILE: &str = "ticket.json";
-/// Its signature.
-pub const SIGNATURE_FILE: &str = "ticket.json.minisig";
+
+/// The files of a stick, all of them in [`fat::DIRECTORY`](crate::fat::DIRECTORY). Those that the device writes lie there
+/// already, at the size that they keep.
+pub mod files {
+    /// The ticket.
+    pub const TICKET: &str = "ticket.json";
+    /// Its signature.
+    pub const TICKET_SIGNATURE: &str = "ticket.json.minisig";
+    /// What is restored, encrypted to the device.
+    pub const ARCHIVE: &str = "archive.tar.zst.age";
+    /// A keyring, for the action `keyring`.
+    pub const KEYRING: &str = "keyring.json";
+    /// Its signature.
+    pub const KEYRING_SIGNATURE: &str = "keyring.json.minisig";
+    /// Revocations. They need no ticket.
+    pub const REVOCATION: &str = "revocation.json";
+    /// Their signature.
+    pub const REVOCATION_SIGNATURE: &str = "revocation.json.minisig";
+    /// For whoever plugs it in.
+    pub const README: &str = "README.txt";
+    /// Written by the device: how it ended, for the technician.
+    pub const RESULT: &str = "RESULT.txt";
+    /// Written by the device: how it ended, for operations.
+    pub const REPORT: &str = "report.json";
+    /// Written by the device: its signature over the report as it fills its file.
+    pub const REPORT_SIGNATURE: &str = "report.json.minisig";
+    /// Written by the device: how it ended, with pictures.
+    pub const REPORT_PAGE: &str = "report.html";
+    /// Written by the device: its public card, for the action `enrol`.
+    pub const DEVICE: &str = "device.pub";
+    /// Written by the device: quarantine and reports, encrypted to operations, for the action `export`.
+    pub const EXPORT: &str = "export.tar.zst.age";
+}
 
 /// What tells one ticket from every other.
 pub type Nonce = Hex<16>;
@@ -186,6 +213,15 @@ pub struct KeyringFile {
 pub struct Export {
     /// Length in bytes of the file that waits for it.
     pub reserve: u64,
+}
+
+impl KeyringFile {
+    /// Whether the keyring on the stick is the one that the ticket means. Whether it is taken is for
+    /// [`Keyring::update`](crate::keyring::Keyring::update) to say, which asks for a signature of its own.
+    #[must_use]
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        bytes.len() as u64 == self.length && Hex(Sha256::digest(bytes).into()) == self.sha256
+    }
 }
 
 impl Action {

@@ -184,7 +184,7 @@ fn the_histories_find_fault_with_retentions_that_are_wrong() {
         ours(backups, Rule { keep_days: rule.keep_days - 1, ..rule }, now)
     }
     fn any_clock(backups: &[Backup], rule: Rule, now: Now) -> Vec<String> {
-        ours(backups, rule, Now { trusted: true, floor: 0, ..now })
+        ours(backups, rule, Now { trusted: true, floor: now.at, ..now })
     }
     fn bases_forgotten(backups: &[Backup], rule: Rule, now: Now) -> Vec<String> {
         let decisions = plan(backups, rule, now);
@@ -268,10 +268,14 @@ fn the_last_one_stays_though_it_is_old_and_never_was_verified() {
 #[test]
 fn nothing_goes_by_a_clock_that_proves_nothing() {
     let daily: Vec<Backup> = (1..=100).map(|n| backup(n, START + n * DAY, true, None)).collect();
+    // Where no floor is known yet, a clock of today is believed.
+    assert!(plan(&daily, RULE, Now { floor: 0, ..known(START + 200 * DAY) }).iter().any(|d| !d.keep));
     for now in [
+        Now { at: 4_294_967_295, trusted: true, floor: 0 },
         Now { at: 12, trusted: true, floor: START },
         Now { at: START + 5000 * DAY, trusted: false, floor: START },
         Now { at: START - 1, trusted: true, floor: START },
+        Now { at: 4_294_967_295, trusted: true, floor: START },
     ] {
         let decisions = plan(&daily, RULE, now);
         assert!(decisions.iter().all(|d| d.keep && d.reason == Reason::NoClock), "{now:?}");

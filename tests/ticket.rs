@@ -152,6 +152,24 @@ fn every_action_has_a_ticket_that_is_accepted_and_comes_back_as_it_was() {
 }
 
 #[test]
+fn a_reset_is_asked_for_under_the_number_of_the_ticket() {
+    let reset = ticket_for(Action::Reset(Reset { tier: Tier::Queue, accept_loss: true }));
+    let request = plainly(&reset).unwrap().reset_request().unwrap();
+    assert_eq!((request.tier, request.by.as_str(), request.accept_loss), (Tier::Queue, "T-17", true));
+    assert_eq!(request.id, format!("ticket-{}", "a5".repeat(16)));
+    assert_eq!(plainly(&ticket()).unwrap().reset_request(), None);
+}
+
+#[test]
+fn another_keyring_on_the_stick_than_the_one_that_the_ticket_means() {
+    let text = ring().text();
+    let sha256 = Hex(<sha2::Sha256 as sha2::Digest>::digest(text.as_bytes()).into());
+    let file = KeyringFile { sha256, length: text.len() as u64, version: 5 };
+    assert!(file.holds(text.as_bytes()));
+    assert!(!file.holds(text.replace("5", "6").as_bytes()) && !file.holds(text.trim_end().as_bytes()));
+}
+
+#[test]
 fn minisign_of_debian_signs_tickets_and_accepts_ours() {
     let dir = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| Command::new("minisign").args(arguments).current_dir(dir.path()).output().unwrap();

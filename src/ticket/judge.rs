@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Action, Code, Digest, MAX_LEN, Malformed, Nonce, Refusal, Ticket, Version};
 use crate::keyring::Keyring;
+use crate::reset::Request;
 use crate::sign::{KeyId, PublicKey};
 
 const DAY: u64 = 86_400;
@@ -103,6 +104,9 @@ pub struct Used {
 }
 
 /// A ticket that may be carried out once.
+///
+/// What it does not prove, and whoever carries it out has to: that the archive on the stick has the length and digest that
+/// it names, and that the manifest in it has exactly its files, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an accepted ticket is to be carried out, or its refusal said"]
 pub struct Accepted {
@@ -114,6 +118,16 @@ pub struct Accepted {
     pub clock_trusted: bool,
     /// What the COMMIT record has to carry.
     pub used: Used,
+}
+
+impl Accepted {
+    /// The factory reset that the ticket asks for. Its number is the nonce, so that it is executed once however it came in.
+    #[must_use]
+    pub fn reset_request(&self) -> Option<Request> {
+        let Action::Reset(reset) = &self.ticket.action else { return None };
+        let (by, id) = (self.ticket.technician.clone(), format!("ticket-{}", self.ticket.nonce));
+        Some(Request { tier: reset.tier, by, id, accept_loss: reset.accept_loss })
+    }
 }
 
 /// Judges a ticket: the bytes of the two files as found on the stick, `None` where there is no signature file.
