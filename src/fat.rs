@@ -154,7 +154,7 @@ impl Contents {
     }
 }
 
-/// What a file of a survey may not be without: the place in words that a refusal names.
+/// Where a refusal that concerns one file says it is.
 pub(crate) fn in_directory(name: &str) -> Place {
     Place::File(name.to_owned())
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use pyvorin_recovery::fat::format::{Layout, NewFile, Stick};
-use pyvorin_recovery::fat::{self, Code, Limits, Refusal};
+use pyvorin_recovery::fat::overwrite::Overwrite;
+use pyvorin_recovery::fat::{self, Blocks, Code, Limits, Refusal};
 
 const SECTOR: usize = 512;
 const START: usize = 1 << 20;
@@ -212,6 +213,20 @@ fn each_damage_is_refused_by_its_code_with_a_cure() {
     println!("{} damages, {} codes", CASES.len(), codes.len());
 }
 
+/// Chains of other people's files are not followed when reading; before writing, all of the table is looked at.
+#[test]
+fn a_report_is_not_written_where_the_chain_of_a_foreign_file_leads() {
+    for (to, shared) in [(7, true), (8, true), (6, false), (9, false)] {
+        let mut stick = made();
+        stick.link(9000, to);
+        let contents = fat::survey(&mut stick.bytes, &Limits::default()).unwrap().one().unwrap();
+        let before = stick.bytes.clone();
+        let plan = Overwrite::plan(&mut stick.bytes, &contents, &[("report", b"x")]);
+        assert_eq!(plan.map(|_| ()).map_err(|r| r.code), if shared { Err(Code::Shared) } else { Ok(()) }, "to {to}");
+        assert!(stick.bytes == before);
+    }
+}
+
 #[test]
 fn nothing_from_a_stick_steers_a_console() {
     let refusal = Refusal::new(Code::Shared, fat::Place::File("\u{1b}[2J\nx".to_owned()), "\u{1b}]0;title\u{7}").on(2);
@@ -233,4 +248,71 @@ fn bounds_are_refused_and_not_reached() {
     // Two directories of one cluster, and files of three, two and two.
     assert_eq!(of(Limits { clusters: 9, ..limits }), Ok(()));
     assert_eq!(of(Limits { clusters: 8, ..limits }), Err(Code::TooManyClusters));
+}
+
+/// A volume of 128 GiB in clusters of a sector, whose table is a rule: each cluster leads `step` further.
+struct Vast {
+    made: Made,
+    step: u32,
+    read: u64,
+}
+
+const RESERVED: u64 = 32;
+const TABLE: u64 = 2_097_152;
+const CLUSTERS: u32 = 0x0FFF_FF00;
+
+impl Vast {
+    /// Two files of four gigabytes less a byte.
+    fn new(step: u32) -> Vast {
+        let mut made = made();
+        let total = u32::try_from(RESERVED + 2 * TABLE).unwrap() + CLUSTERS;
+        made.boot(14, &32_u16.to_le_bytes());
+        made.boot(32, &total.to_le_bytes());
+        made.boot(36, &u32::try_from(TABLE).unwrap().to_le_bytes());
+        for (at, first) in [(TICKET, 10_u32), (REPORT, 10 + (8 << 20))] {
+            let at = made.ours + at;
+            made.bytes[at + 20..at + 22].copy_from_slice(&first.to_le_bytes()[2..]);
+            made.bytes[at + 26..at + 28].copy_from_slice(&first.to_le_bytes()[..2]);
+            made.bytes[at + 28..at + 32].fill(0xFF);
+        }
+        Vast { made, step, read: 0 }
+    }
+
+    fn entry(&self, cluster: u32) -> u32 {
+        let ends = cluster < 10 || (cluster - 9).is_multiple_of(8 << 20);
+        if ends { 0x0FFF_FFFF } else { cluster + self.step }
+    }
+}
+
+impl Blocks for Vast {
+    fn len(&self) -> u64 {
+        (RESERVED + 2 * TABLE + u64::from(CLUSTERS)) * 512
+    }
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.read += buf.len() as u64;
+        let (table, data) = (RESERVED * 512, (RESERVED + 2 * TABLE) * 512);
+        if (table..data).contains(&offset) {
+            for (bytes, n) in buf.chunks_exact_mut(4).zip((offset - table) % (TABLE * 512) / 4..) {
+                bytes.copy_from_slice(&self.entry(u32::try_from(n).unwrap()).to_le_bytes());
+            }
+            return Ok(());
+        }
+        let from = if offset < table { START as u64 + offset } else { self.made.root as u64 + (offset - data) };
+        Blocks::read_at(&mut self.made.bytes, from, buf)
+    }
+}
+
+#[test]
+fn a_volume_made_to_be_endless_ends_at_the_bounds() {
+    let limits = Limits::default();
+    for (step, code, most) in [
+        (1, Code::TooManyClusters, 2 * 4 * u64::from(limits.clusters)),
+        (7, Code::TooFragmented, 2 * 4096 * u64::from(limits.fragments)),
+    ] {
+        let mut vast = Vast::new(step);
+        let refused = fat::survey(&mut vast, &limits).and_then(fat::Survey::one).unwrap_err();
+        assert_eq!(refused.code, code, "{refused}");
+        assert!(vast.read < most + (1 << 20), "{} bytes read", vast.read);
+        println!("{code:?} after {} bytes of 2 GiB of tables", vast.read);
+    }
 }

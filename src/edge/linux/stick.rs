@@ -139,8 +139,13 @@ impl Stick {
     pub fn report(&self, reports: &[(&str, &[u8])]) -> Result<(), Unusable> {
         // O_EXCL on a block device: not while somebody has it mounted.
         let flags = libc::O_NONBLOCK | if self.device.block { libc::O_EXCL } else { 0 };
-        let mut device =
-            Device::open(&self.path, OpenOptions::new().read(true).write(true), flags).map_err(Unusable::Failed)?;
+        let opened = Device::open(&self.path, OpenOptions::new().read(true).write(true), flags);
+        let mut device = opened.map_err(|e| match e.kind() {
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                Unusable::Refused(Refusal::new(Code::Unwritable, Place::Device, e.to_string()))
+            }
+            _ => Unusable::Failed(e),
+        })?;
         if (device.rdev, device.len) != (self.device.rdev, self.device.len) {
             return Err(Unusable::Failed(io::Error::other("another device has taken its place")));
         }

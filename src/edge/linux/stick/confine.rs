@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getpid, getppid, pipe2, setgroups, setpgid, setresgid, setresuid};
@@ -169,7 +169,10 @@ fn confine(device: &Device, access: Access, limits: &Limits, parent: Pid, mouth:
         all.push((Resource::RLIMIT_FSIZE, 0));
     }
     for (resource, value) in all {
-        // At the hard limit of processor time the kernel kills, at the soft one it sends a signal that can be caught.
+        // At the hard limit of processor time the kernel kills, at the soft one it sends a signal that can be caught. One
+        // that is tighter already stays, because only root could raise it.
+        let (_, hard) = getrlimit(resource).map_err(|e| format!("unknown limit {resource:?}: {e}"))?;
+        let value = value.min(hard);
         setrlimit(resource, value, value).map_err(|e| format!("no limit {resource:?}: {e}"))?;
     }
     give_up_rights().map_err(|e| format!("rights cannot be given up: {e}"))?;
