@@ -135,7 +135,7 @@ def main():
         wall, cpu, rss = measured([str(OURS), "-q", "salvage", large, out])
         os.remove(out)
         p_wall, p_cpu, p_rss = measured(["sh", "-c", f"'{shell}' '{large}' .recover | '{shell}' '{out}'"])
-        print(f"salvage of {size:.0f} MB, {ROWS} rows, two indexes, integrity_check included: "
+        print(f"salvage of {size:.0f} MB, {ROWS} rows, two indexes, a full check of the result included: "
               f"{wall:.1f} s, {cpu:.1f} s CPU, {rss:.0f} MiB")
         print(f".recover into a new database (both processes, nothing checked): {p_wall:.1f} s, {p_cpu:.1f} s CPU, "
               f"{p_rss:.0f} MiB")

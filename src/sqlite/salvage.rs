@@ -132,7 +132,7 @@ pub fn run(input: &Input<'_>, sink: &mut dyn Sink, progress: &mut dyn FnMut(&str
     let pages = source.pages;
     let mut map = map::Map::read(&mut source, &mut |n| progress(&format!("looked at page {n} of {pages}")));
     donors::prove(&mut source, &map);
-    let schema = schema(&mut source, &map, input, &mut report);
+    let mut schema = schema(&mut source, &map, input, &mut report);
     let header = header.filter(|_| geometry.header_believed);
     let facts = facts(&geometry, header.as_ref(), &first, &schema, input);
     report.encoding = facts.encoding;
@@ -145,6 +145,13 @@ pub fn run(input: &Input<'_>, sink: &mut dyn Sink, progress: &mut dyn FnMut(&str
     let assigned =
         assign::assign(&mut source, &mut map, &mut objects, header.as_ref(), (schema.incomplete, facts.encoding));
     report.tree(&map, &source, &assigned);
+    // A guess that not one page confirms was wrong: its tables were never here, and nothing of them is lost.
+    let confirmed = |o: &Object| is_kept(o) && !o.tree.leaves.is_empty();
+    if guessed && source.pages > 0 && !objects.iter().any(confirmed) {
+        objects.clear();
+        schema.entries.clear();
+        report.schema_from.clear();
+    }
     progress("rows are taken out");
     report.not_made = sink.begin(&facts, &objects)?;
     let mut chains = Chains::new(source.pages);

@@ -86,6 +86,10 @@ pub struct TableLoss {
     pub donated: Spans,
     /// Index entries that name a row which its page, whole, does not hold: the index was not in step.
     pub out_of_step: u64,
+    /// The rowids that these entries name: rows that a lost write took from the table, or deleted rows that one left in the
+    /// index; nothing in the file tells which.
+    #[serde(default)]
+    pub contradicted: Spans,
 }
 
 /// What else bears on the losses of a table.
@@ -117,6 +121,7 @@ pub fn table(source: &mut Source<'_>, objects: &[Object], object: &Object, got: 
         donated: Spans::from(if object.class == Class::Table { got.donated.clone() } else { Vec::new() })
             .at_most(MAX_LISTED),
         out_of_step: 0,
+        contradicted: Spans::default(),
     };
     let untouched = object.tree.holes.is_empty() && got.torn.is_empty() && got.given_up == 0 && got.damaged_pages == 0;
     if untouched && object.class != Class::Table {
@@ -240,7 +245,7 @@ fn name(
     loss: &mut TableLoss,
 ) -> bool {
     let mine = |o: &&Object| o.class == Class::Index && o.entry.table.eq_ignore_ascii_case(&object.entry.name);
-    let mut ids: Vec<i64> = Vec::new();
+    let (mut ids, mut strange): (Vec<i64>, Vec<i64>) = (Vec::new(), Vec::new());
     let mut whole = false;
     let mut groups: BTreeMap<String, (u64, f64, f64)> = BTreeMap::new();
     let describing = objects.iter().filter(mine).max_by_key(|o| describes(o)).map(|o| o.entry.name.clone());
@@ -252,7 +257,10 @@ fn name(
             count += 1;
             let Some(id) = fields.last().and_then(|f| f.integer(payload)) else { return };
             if !gaps.has(id) {
-                loss.out_of_step += u64::from(!got.ids.has(id));
+                if !got.ids.has(id) {
+                    loss.out_of_step += 1;
+                    strange.extend((strange.len() < MAX_LISTED).then_some(id));
+                }
                 return;
             }
             found += 1;
@@ -270,6 +278,7 @@ fn name(
     }
     ids.sort_unstable();
     ids.dedup();
+    loss.contradicted = Spans::from(strange.into_iter().map(|id| (id, id)).collect());
     loss.named_rows = ids.len() as u64;
     loss.named = Spans::from(ids.into_iter().map(|id| (id, id)).collect());
     let index = objects.iter().filter(mine).find(|o| Some(&o.entry.name) == describing.as_ref());

@@ -87,6 +87,11 @@ pub fn decide(source: &mut Source<'_>, map: &Map, objects: &[Object], orphans: &
 }
 
 fn one(objects: &[Object], orphan: &Orphan, said: &dyn Fn(&usize) -> Said) -> Option<usize> {
+    // Of an index that was only guessed nothing is believed but what rows confirm.
+    let guessed = |i: &usize| objects.get(*i).is_some_and(|o| o.shape.guessed) && said(i).is == 0;
+    if orphan.candidates.iter().any(guessed) {
+        return None;
+    }
     if let [one] = orphan.candidates.as_slice() {
         let denied = said(one).is == 0 && said(one).is_not > 0;
         return (!denied).then_some(*one);
