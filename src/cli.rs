@@ -3,6 +3,7 @@
 //! Global options may stand before or behind the command. As `init` (the name under which a kernel starts us) every
 //! argument is ignored: the kernel hands over whatever words of its command line it did not know.
 
+mod archive;
 mod help;
 mod sub;
 
@@ -15,6 +16,7 @@ use lexopt::Arg;
 use crate::config::is_label;
 use crate::error::Exit;
 use crate::reset::Tier;
+pub use archive::{BackupCommand, KeyCommand, QueueRows, Restore, Verify};
 use help::{OVERVIEW, help};
 pub use sub::{AuditCommand, QueueCommand};
 
@@ -76,6 +78,12 @@ pub enum Command {
     Audit(AuditCommand),
     /// The queue of unsent messages.
     Queue(QueueCommand),
+    /// Backups.
+    Backup(BackupCommand),
+    /// A backup in place of what is there.
+    Restore(Restore),
+    /// The device's keys.
+    Key(KeyCommand),
     /// A factory reset.
     Reset {
         /// How far.
@@ -146,7 +154,7 @@ impl fmt::Display for Usage {
 impl std::error::Error for Usage {}
 
 /// Commands of the contract that this version refuses by name instead of as unknown.
-const LATER: [&str; 7] = ["scrub", "backup", "restore", "stick", "key", "recovery", "drill"];
+const LATER: [&str; 4] = ["scrub", "stick", "recovery", "drill"];
 const SLOT_LATER: [&str; 3] = ["mark-bad", "set-primary", "doctor"];
 const TRY_HELP: &str = "see pyvorin-recovery --help";
 
@@ -174,6 +182,12 @@ struct Given {
     to: Option<PathBuf>,
     tier: Option<Tier>,
     accept_loss: bool,
+    full: bool,
+    config_files: bool,
+    any_device: bool,
+    identities: Vec<PathBuf>,
+    base: Option<PathBuf>,
+    queue: Option<QueueRows>,
     command: Option<String>,
     words: Vec<OsString>,
 }
@@ -195,6 +209,12 @@ impl Given {
             ("--tier", self.tier.is_some()),
             ("--accept-loss", self.accept_loss),
             ("--to", self.to.is_some()),
+            ("--full", self.full),
+            ("--config-files", self.config_files),
+            ("--any-device", self.any_device),
+            ("--identity", !self.identities.is_empty()),
+            ("--base", self.base.is_some()),
+            ("--queue", self.queue.is_some()),
         ];
         all.into_iter().filter(|(_, given)| *given).map(|(option, _)| option).collect()
     }
@@ -255,6 +275,19 @@ fn read(mut parser: lexopt::Parser) -> Result<Given, Usage> {
                 once("--tier", &mut given.tier, tier)?;
             }
             Arg::Long("accept-loss") => given.accept_loss = true,
+            Arg::Long("full") => given.full = true,
+            Arg::Long("config-files") => given.config_files = true,
+            Arg::Long("any-device") => given.any_device = true,
+            Arg::Long("identity") => given.identities.push(path("--identity", &mut parser)?),
+            Arg::Long("base") => once("--base", &mut given.base, path("--base", &mut parser)?)?,
+            Arg::Long("queue") => {
+                let word = value("--queue", &mut parser)?;
+                let rows = word.to_str().and_then(QueueRows::of);
+                let rows = rows.ok_or_else(|| {
+                    Usage::new(format!("--queue {word:?} is none"), "write all, keep, or a number of days")
+                })?;
+                once("--queue", &mut given.queue, rows)?;
+            }
             Arg::Long("technician") => {
                 let id = technician(&value("--technician", &mut parser)?)?;
                 once("--technician", &mut given.technician, id)?;
@@ -313,6 +346,8 @@ fn command(given: &Given) -> Result<Command, Usage> {
         "repair" => &["--plan"],
         "salvage" => &["--schema", "--backup"],
         "reset" => &["--plan", "--tier", "--accept-loss"],
+        "restore" => &["--plan", "--identity", "--base", "--config-files", "--any-device", "--queue"],
+        "backup" | "key" => &["--plan", "--full", "--identity", "--base"],
         "status" => &["--metrics", "--to"],
         // Their verbs say which of them take which.
         "audit" | "queue" => &["--plan", "--record", "--anchor", "--last", "--details"],
@@ -364,6 +399,9 @@ fn command(given: &Given) -> Result<Command, Usage> {
         },
         "audit" => sub::audit(given).map(Command::Audit),
         "queue" => sub::queue(given).map(Command::Queue),
+        "backup" => archive::backup(given).map(Command::Backup),
+        "restore" => archive::restore(given).map(Command::Restore),
+        "key" => archive::key(given).map(Command::Key),
         "slot" => slot(&given.words),
         _ => topic(&given.words),
     }

@@ -1,13 +1,16 @@
 //! The commands: the same five stages with a narrower scope. No logic of their own beyond asking and printing.
 
 mod audit;
+mod backup;
 mod boot;
 mod check;
 mod init;
 mod inspect;
+mod key;
 mod metrics;
 mod queue;
 mod reset;
+mod restore;
 mod salvage;
 mod slot;
 mod status;
@@ -93,6 +96,14 @@ fn dispatch(invocation: Invocation) -> Result<Exit, Error> {
             queue::run(&mut context, what)
         }
         Command::Reset { tier, plan, accept_loss } => reset::reset(&mut context, tier, plan, accept_loss),
+        Command::Backup(what) => backup::run(&mut context, what),
+        Command::Restore(asked) => {
+            if !asked.plan {
+                someone_asks(&invocation)?;
+            }
+            restore::run(&mut context, &asked)
+        }
+        Command::Key(what) => key::run(&mut context, what),
         Command::SlotStatus => slot::status(&context),
         Command::SlotMarkGood => {
             // Whatever another one of us is doing: an OS that has proved itself is marked.

@@ -64,12 +64,22 @@ pub trait Look {
     fn stat(&self, path: &Path) -> io::Result<Option<Stat>>;
     /// Opens a regular file for positioned reads (never following a symbolic link, never blocking on a pipe).
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadAt + '_>>;
+    /// Opens a regular file for reading from its beginning, under the rules of [`Look::open`], for as long as it is read.
+    fn reader(&self, path: &Path) -> io::Result<Box<dyn io::Read>>;
     /// Names in a directory, sorted. A missing directory is an error of kind `NotFound`.
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
     /// Seconds since the epoch by the wall clock. Never decides anything; it names operations and stamps records.
     fn clock(&self) -> u64;
+    /// True when something that knows the time has set the clock since this machine started.
+    fn clock_is_set(&self) -> bool {
+        true
+    }
     /// Milliseconds since this machine started.
     fn uptime_ms(&self) -> u64;
+    /// Milliseconds of processor time that this process has used; 0 where nothing counts it.
+    fn cpu_ms(&self) -> u64 {
+        0
+    }
     /// A secret of this run, for sums that whoever made a file must not be able to foresee. Machines without a source of
     /// randomness give the same one each time: the sums are then as good against chance, and not against intent.
     fn secret(&self) -> [u64; 2] {
@@ -199,6 +209,12 @@ pub trait Machine: Look {
     /// Makes the names in a directory durable.
     fn sync_dir(&mut self, path: &Path) -> io::Result<()>;
 
+    /// Fills `into` with randomness that is good enough for keys, or fails.
+    fn random(&mut self, into: &mut [u8]) -> io::Result<()>;
+    /// By the real engine, the one exception to "staged copies only": the state of a database that another process has
+    /// open, as of one moment, into the new file `out`, by the backup interface inside one read transaction. Never
+    /// checkpoints. At most `rate` bytes a second, 0 for no limit. Unsynced.
+    fn engine_snapshot(&mut self, live: &Path, out: &Path, rate: u64) -> io::Result<()>;
     /// `PRAGMA integrity_check` by the real engine on a *staged* file: the lines it prints (`["ok"]` when sound) and
     /// the rows of each table. Leaves no side file and the contents unchanged.
     fn engine_check(&mut self, staged: &Path) -> io::Result<(Vec<String>, Vec<TableRows>)>;

@@ -1,6 +1,6 @@
 //! The intent journal: the record under every operation of more than one step, and the order of its writes.
 //!
-//! `PREPARED → COMMIT → SWAPPED → DONE`, one record in the state directory (`intent`), mirrored as `.pyvorin-intent` in
+//! `PREPARED → COMMIT → SWAPPED → DONE` (a restore: `SWAPPED → ROLLBACK` where the new files do not read back), one record in the state directory (`intent`), mirrored as `.pyvorin-intent` in
 //! the data directory while it is open. Before COMMIT a power cut discards the stage; from COMMIT on every boot rolls
 //! forward. The mirror keeps the agent from starting on a half-made swap (a drop-in of its unit asserts its absence).
 //!
@@ -45,6 +45,8 @@ pub enum Phase {
     Swapped,
     /// Nothing is left but to forget the record.
     Done,
+    /// What was put in place did not read back: the originals go back to where they were.
+    Rollback,
 }
 
 /// One file to put in place.
@@ -78,7 +80,7 @@ impl Target {
 pub struct Intent {
     /// Name of the operation, also of its stage and quarantine directories.
     pub op: String,
-    /// "repair", "rebuild", "import", "reset".
+    /// "repair", "rebuild", "import", "reset", "restore".
     pub kind: String,
     /// How far it is.
     pub phase: Phase,
@@ -108,7 +110,11 @@ impl Intent {
     /// The bytes of its record. A reader that does not know targets that go away would stop half-way through them.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let reader = if self.targets.iter().any(Target::goes) || self.receipt.is_some() { 2 } else { 1 };
+        let reader = match self.phase {
+            Phase::Rollback => 3,
+            _ if self.targets.iter().any(Target::goes) || self.receipt.is_some() => 2,
+            _ => 1,
+        };
         record::encode_for(reader, RECORD, self)
     }
 }

@@ -17,9 +17,9 @@
 //!
 //! | layer | modules | may use |
 //! |---|---|---|
-//! | domain, no effects | [`sqlite`], [`audit`], [`queue`], [`slots`], [`ext4`], [`fat`], [`journal`], [`keyring`], [`record`], [`reset`], [`retention`], [`sign`], [`ticket`], [`config`], [`cmdline`], [`cli`], [`error`] | each other |
+//! | domain, no effects | [`sqlite`], [`archive`], [`audit`], [`queue`], [`slots`], [`ext4`], [`fat`], [`journal`], [`keyring`], [`record`], [`reset`], [`retention`], [`sign`], [`ticket`], [`config`], [`cmdline`], [`cli`], [`error`] | each other |
 //! | rim | [`edge`] | domain |
-//! | composition | [`boot`], [`commands`] | everything |
+//! | composition | [`boot`], [`backup`], [`commands`] | everything |
 //!
 //! `tests/layering.rs` fails on an arrow that points the other way.
 //!
@@ -45,7 +45,9 @@
 //! replay, resync, salvage · preserve, quarantine · evidence, finding, verdict, plan, step, outcome, report ·
 //! sound/damaged, complete/lossy · hold.
 
+pub mod archive;
 pub mod audit;
+pub mod backup;
 pub mod boot;
 pub mod cli;
 pub mod cmdline;

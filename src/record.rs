@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 const FORMAT: u32 = 1;
 /// The oldest reader that understands what [`encode`] writes.
 const MIN_READER: u32 = 1;
-/// The reader that this is. 2 knows intents whose targets go away.
-const READER: u32 = 2;
+/// The reader that this is. 2 knows intents whose targets go away, 3 those that go back.
+const READER: u32 = 3;
 /// No record of ours has a longer first line; bounds the search in foreign bytes.
 const LINE_MAX: usize = 160;
 
@@ -118,7 +118,7 @@ fn line(kind: &str, format: u32, min_reader: u32, json: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Decoded, decode, encode, line};
+    use super::{Decoded, READER, decode, encode, line};
     use serde::{Deserialize, Serialize};
 
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -171,11 +171,11 @@ mod tests {
     #[test]
     fn a_record_of_the_future_is_told_apart_from_damage() {
         let json = b"{\"unheard\":true}";
-        let mut newer = line("sample", 4, 3, json).into_bytes();
+        let mut newer = line("sample", READER + 1, READER + 1, json).into_bytes();
         newer.extend_from_slice(json);
-        assert_eq!(decode::<Sample>("sample", &newer), Decoded::Newer { min_reader: 3 });
+        assert_eq!(decode::<Sample>("sample", &newer), Decoded::Newer { min_reader: READER + 1 });
         let json = serde_json::to_vec(&sample()).unwrap();
-        let mut readable = line("sample", 3, 1, &json).into_bytes();
+        let mut readable = line("sample", READER + 1, 1, &json).into_bytes();
         readable.extend_from_slice(&json);
         assert_eq!(decode("sample", &readable), Decoded::Ok(sample()));
     }

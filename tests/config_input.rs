@@ -79,7 +79,9 @@ fn only(text: &str) -> Fault {
 
 #[test]
 fn the_contract_and_an_empty_file_are_the_defaults() {
-    assert_eq!(config::parse(CONTRACT).unwrap(), Settings::default_for_agent());
+    // Recipients have no default: nobody's key would be the right one.
+    let named = Settings { backup_recipients: vec!["age1...".into(); 2], ..Settings::default_for_agent() };
+    assert_eq!(config::parse(CONTRACT).unwrap(), named);
     assert_eq!(config::parse("").unwrap(), Settings::default_for_agent());
     assert_eq!(config::parse("[boot]\n[data]\n[slots]\n[button]\n").unwrap(), Settings::default_for_agent());
 }
@@ -108,6 +110,16 @@ unit = "pyvorin-edge"
 health = "http://127.0.0.1:9/h"
 [backup]
 dir = "/b"
+local_restore = true
+recipients = ["age1x"]
+keep_days = 7
+keep_verified = 4
+level = 9
+workers = 2
+rate_mib = 5
+increments = 0
+[keys]
+signing_key = "/k/sign"
 [quarantine]
 keep = 5
 max_percent = 100
@@ -148,6 +160,11 @@ device_wait_seconds = 0
     assert_eq!((got.slot_backend, got.slot_tries), (SlotBackend::SystemdBoot, 9));
     assert_eq!((got.slot_a.as_str(), got.slot_b.as_str()), ("PARTUUID=1", "/dev/sda3"));
     assert_eq!((got.backup_dir.to_str(), got.slot_init.to_str()), (Some("/b"), Some("/usr/bin/init")));
+    assert_eq!((got.backup_local_restore, got.backup_recipients.as_slice()), (true, ["age1x".to_string()].as_slice()));
+    assert_eq!((got.backup_keep_days, got.backup_keep_verified, got.backup_level), (7, 4, 9));
+    assert_eq!((got.backup_workers, got.backup_rate_mib, got.backup_increments), (2, 5, 0));
+    let keys = [&got.key_signing, &got.key_restore, &got.keyring].map(|p| p.to_str().unwrap());
+    assert_eq!(keys, ["/k/sign", "/state/keys/restore", "/state/keyring"]);
     let button = &got.button;
     assert_eq!((&button.line, button.chip.as_deref(), button.offset), (&None, Some("gpiochip0"), Some(16)));
     assert_eq!((button.active_low, button.hold_seconds, button.reset_seconds), (false, 1, 2));

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const LONGEST: usize = 500;
-const DOMAIN: [&str; 17] = [
+const DOMAIN: [&str; 18] = [
+    "archive",
     "sqlite",
     "slots",
     "ext4",

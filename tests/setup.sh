@@ -19,7 +19,7 @@ needs() {
     cat <<TEXT
 qemu-system-aarch64:qemu-system-arm
 qemu-system-x86_64:qemu-system-x86
-musl-gcc:musl-tools sfdisk:fdisk mke2fs:e2fsprogs debugfs:e2fsprogs mformat:mtools mkfs.fat:dosfstools shellcheck:shellcheck zstd:zstd xz:xz-utils modprobe:kmod cc:gcc c++:g++ readelf:binutils make:make git:git sqlite3:sqlite3 systemd-analyze:systemd busybox:busybox cpio:cpio strace:strace minisign:minisign
+musl-gcc:musl-tools sfdisk:fdisk mke2fs:e2fsprogs debugfs:e2fsprogs mformat:mtools mkfs.fat:dosfstools shellcheck:shellcheck zstd:zstd xz:xz-utils modprobe:kmod cc:gcc c++:g++ readelf:binutils make:make git:git sqlite3:sqlite3 systemd-analyze:systemd busybox:busybox cpio:cpio strace:strace minisign:minisign age:age
 TEXT
     # What only make test-full uses.
     [ "$full" = yes ] || return 0

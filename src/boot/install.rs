@@ -30,7 +30,7 @@ pub fn install(machine: &mut dyn Machine, settings: &Settings, op: &str) -> io::
         let mirror = settings.data_dir.join(journal::MIRROR);
         if let Err(e) = durable::replace(machine, &mirror, &intent.encode()).and_then(|()| nobody(machine, &intent)) {
             // Nothing has been touched, so nothing need wait for the next boot. What cannot be tidied does.
-            let tidy = discard(machine, &intent.stage).and_then(|()| close(machine, settings));
+            let tidy = throw_away(machine, &intent).and_then(|()| close(machine, settings));
             tidy.unwrap_or_else(|e| log::warn!("{op} stays open: {e}"));
             return Err(e);
         }
@@ -45,7 +45,7 @@ pub fn resume(machine: &mut dyn Machine, settings: &Settings, op: &str) -> io::R
         return Err(io::Error::other("the record changed since it was sensed"));
     };
     if intent.phase == Phase::Prepared {
-        discard(machine, &intent.stage)?;
+        throw_away(machine, &intent)?;
         close(machine, settings)?;
         let text = "an operation that had not committed was thrown away; the originals are untouched";
         return Ok(Detail { text: text.to_string(), ..Detail::default() });
@@ -68,6 +68,9 @@ pub fn resume(machine: &mut dyn Machine, settings: &Settings, op: &str) -> io::R
 }
 
 fn forward(machine: &mut dyn Machine, settings: &Settings, intent: &mut Intent) -> io::Result<Detail> {
+    if intent.phase == Phase::Rollback {
+        return back(machine, settings, intent);
+    }
     if intent.phase == Phase::Commit {
         for target in &intent.targets {
             swap(machine, target)?;
@@ -85,6 +88,11 @@ fn forward(machine: &mut dyn Machine, settings: &Settings, intent: &mut Intent) 
                     )));
                 }
             } else if sha256(machine.as_look(), &target.path)? != target.sha256 {
+                if intent.kind == crate::backup::restore::KIND {
+                    intent.phase = Phase::Rollback;
+                    save(machine, settings, intent)?;
+                    return back(machine, settings, intent);
+                }
                 let text = "the new database does not read back as written: the storage is failing; the originals are in quarantine";
                 return Err(io::Error::other(text));
             }
@@ -102,6 +110,36 @@ fn forward(machine: &mut dyn Machine, settings: &Settings, intent: &mut Intent) 
     discard(machine, &intent.stage)?;
     close(machine, settings)?;
     Ok(detail)
+}
+
+/// Every displaced file back under its name, from where it was kept; then the operation is forgotten. Where nothing was
+/// displaced the new file goes. The agent waits meanwhile: the mirror stands.
+fn back(machine: &mut dyn Machine, settings: &Settings, intent: &Intent) -> io::Result<Detail> {
+    for target in &intent.targets {
+        for path in [&target.path].into_iter().chain(&target.retire) {
+            let Some(original) = path.file_name().map(|name| target.kept.join(name)) else { continue };
+            if machine.stat(&original)?.is_none() {
+                machine.unlink(path)?;
+                continue;
+            }
+            let mut aside = path.as_os_str().to_os_string();
+            aside.push(".back");
+            let aside = Path::new(&aside);
+            machine.unlink(aside)?;
+            machine.link(&original, aside)?;
+            machine.rename(aside, path)?;
+        }
+        if let Some(parent) = target.path.parent() {
+            machine.sync_dir(parent)?;
+        }
+    }
+    let done = New { event: "restore_taken_back".to_string(), ..event(machine.clock(), intent) };
+    events::note(machine, settings, &done);
+    discard(machine, &intent.stage)?;
+    close(machine, settings)?;
+    let text =
+        "the restored files did not read back as written, so the originals are in place again; the storage is failing";
+    Ok(Detail { text: text.to_string(), action: Some("left".to_string()), ..Detail::default() })
 }
 
 /// Proof that no other process has a target open: it would go on writing to a file without a name.
@@ -195,6 +233,14 @@ fn take_back(machine: &mut dyn Machine, settings: &Settings, intent: &Intent) ->
     }
     discard(machine, &intent.stage)?;
     close(machine, settings)
+}
+
+/// The staged files of an operation that has not committed, those that stand beside their targets among them.
+fn throw_away(machine: &mut dyn Machine, intent: &Intent) -> io::Result<()> {
+    for target in intent.targets.iter().filter(|t| !t.goes() && !t.staged.starts_with(&intent.stage)) {
+        durable::remove(machine, &target.staged)?;
+    }
+    discard(machine, &intent.stage)
 }
 
 /// Forgets the operation: mirror first, record last.

@@ -12,6 +12,9 @@ pub(super) fn help(command: &str) -> Option<&'static str> {
         "status" => Some(STATUS),
         "audit" => Some(AUDIT),
         "queue" => Some(QUEUE),
+        "backup" => Some(BACKUP),
+        "restore" => Some(RESTORE),
+        "key" => Some(KEY),
         "reset" => Some(RESET),
         "slot" => Some(SLOT),
         _ => None,
@@ -32,6 +35,9 @@ usage: pyvorin-recovery [--config FILE] [--root DIR] [--technician ID] [--json] 
   status [--metrics]        what the last boot did
   audit verify|show|log|fold      the agent's audit chain, and the journal of our own events
   queue stats|export|import|repair    unsent messages
+  backup create|list|verify|prune     encrypted backups, each proved before it gets a name
+  restore ARCHIVE           a backup in place of what is there
+  key init|show             the keys of this device
   reset [--tier queue|data|full]      factory reset, with everything preserved and a receipt
   slot status|mark-good     boot slots
   version, help [COMMAND]
@@ -179,4 +185,50 @@ quarantine as sync_queue.db.corrupt.<epoch>. Stop the agent first.
 Writes: stats nothing, or the history in the state directory; export FILE; import and repair the queue and quarantine.
 On a terminal --technician ID is required for import and repair, except with --plan.
 Exit codes: 0 nothing wrong, 1 repaired, 4 rows were rejected or lost, or damage is left, 8 operational error, 16 usage.
+";
+pub(super) const BACKUP: &str = "\
+usage: pyvorin-recovery backup create [--full]
+       pyvorin-recovery backup list
+       pyvorin-recovery backup verify [--identity FILE]... [--base ARCHIVE] ARCHIVE
+       pyvorin-recovery backup prune [--plan]
+
+create takes the state of every database at one moment, beside a running agent too, and the files of [backup] config. It
+encrypts them to every recipient of [backup] recipients (two or more, whose keys are elsewhere) and signs the archive. Before
+it gets its name it is read back, decrypted with a key that exists for this alone, unpacked and checked in full.
+  --full       a full backup, also where the pages that changed would do
+list prints what there is, the newest last.
+verify checks the signature and, with an identity, everything inside: digests, rows, and integrity_check by the engine.
+  --identity   a file with age secret keys (age-keygen), of operations, of escrow or of the device; may be given again
+  --base       the full backup of an increment, where it does not lie beside it
+prune takes away what is older than keep_days, never one of the keep_verified newest verified ones, never a full backup
+that a kept increment builds on, and nothing while the clock cannot be right.
+  --plan       say what would go
+Without this program: age -d -i KEY ARCHIVE | zstd -d | tar x; minisign -V -p DEVICE.pub -m ARCHIVE.
+Writes: create and prune the directory of backups and the catalogue in the state directory; verify a scratch directory there.
+Exit codes: 0 nothing wrong, 4 something was left out or does not verify, 8 operational error, 16 usage or configuration.
+";
+pub(super) const RESTORE: &str = "\
+usage: pyvorin-recovery restore [--plan] [--identity FILE]... [--base ARCHIVE] [--queue all|keep|DAYS]
+                                [--config-files] [--any-device] ARCHIVE
+
+Checks the signature (ARCHIVE.minisig), unpacks ARCHIVE beside the databases, proves it (digests, schema, rows,
+integrity_check), keeps what is there below .restored, and swaps it in by one operation that a cut of power cannot break. The agent is stopped meanwhile.
+  --identity      a file with age secret keys; without one the device's own is tried ([backup] local_restore)
+  --base          the full backup of an increment, where it does not lie beside it
+  --queue         what becomes of old messages, which may have been sent since: all come back (the default), the queue that is
+                  there stays (keep), or those of the last DAYS days come back
+  --config-files  restore files of the configuration too; keys, certificates and recovery.toml never
+  --any-device    also an archive that this device did not sign: of another one, or of this one before its card was replaced
+  --plan          unpack and prove it in a scratch directory, say what would be replaced, change nothing else
+On a terminal --technician ID is required, except with --plan.
+Exit codes: 0 restored, 4 something of it was left out, 8 refused or operational error, 16 usage or configuration.
+";
+pub(super) const KEY: &str = "\
+usage: pyvorin-recovery key init
+       pyvorin-recovery key show
+
+init makes the keys of this device where they are missing: one that opens what is meant for it, and one that signs its
+backups and reports. They stay in the state directory (mode 0600) and survive every reset.
+show prints what operations needs to know of them: device id, recipient, public signing key. No secret is printed.
+Exit codes: 0 nothing wrong, 8 operational error.
 ";

@@ -64,7 +64,7 @@ const QUEUE: [(&str, &[&str]); 4] =
 /// Longest action that `audit log` takes.
 const MAX_ACTION: usize = 64;
 
-fn verb(name: &str, words: &[OsString], verbs: &[(&str, &[&str])], given: &Given) -> Result<String, Usage> {
+pub(super) fn verb(name: &str, words: &[OsString], verbs: &[(&str, &[&str])], given: &Given) -> Result<String, Usage> {
     let list = || verbs.iter().map(|(verb, _)| *verb).collect::<Vec<_>>().join(", ");
     let first = words.first().map(|w| w.to_string_lossy().into_owned()).unwrap_or_default();
     let Some((verb, options)) = verbs.iter().find(|(verb, _)| *verb == first) else {
@@ -76,14 +76,14 @@ fn verb(name: &str, words: &[OsString], verbs: &[(&str, &[&str])], given: &Given
     }
 }
 
-fn exactly<'w>(what: &str, name: &str, words: &'w [OsString]) -> Result<&'w OsString, Usage> {
+pub(super) fn exactly<'w>(what: &str, name: &str, words: &'w [OsString]) -> Result<&'w OsString, Usage> {
     match words {
         [_, one] => Ok(one),
         _ => Err(Usage::new(format!("{name} takes exactly one {what}"), see(name.split(' ').next().unwrap_or(name)))),
     }
 }
 
-fn none(name: &str, words: &[OsString]) -> Result<(), Usage> {
+pub(super) fn none(name: &str, words: &[OsString]) -> Result<(), Usage> {
     match words {
         [_] | [] => Ok(()),
         [_, extra, ..] => {

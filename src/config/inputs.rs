@@ -62,7 +62,7 @@ fn read_document(document: &DeTable<'_>, door: Door, to: &mut Settings, faults: 
     databases(&mut root, to, faults);
     service(section(&mut root, "service", faults), to, faults);
     backup(section(&mut root, "backup", faults), to, faults);
-    keys(section(&mut root, "keys", faults), faults);
+    keys(section(&mut root, "keys", faults), to, faults);
     reset(section(&mut root, "reset", faults), to, faults);
     quarantine(section(&mut root, "quarantine", faults), to, faults);
     slots(section(&mut root, "slots", faults), to, faults);
@@ -221,16 +221,25 @@ fn service(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
 
 fn backup(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     set(&mut to.backup_dir, from.absolute("dir", faults));
-    from.flag("local_restore", faults);
-    each(&mut from, "recipients", faults, |text| {
+    set(&mut to.backup_local_restore, from.flag("local_restore", faults));
+    let recipients = each(&mut from, "recipients", faults, |text| {
+        // Whether it is a whole one is told by the command that uses it: a boot has other worries.
         if text.starts_with("age1") {
-            Ok(())
+            Ok(text.to_owned())
         } else {
             Err(format!("{text:?} is no age recipient; it begins with age1"))
         }
     });
-    from.integer("keep_days", faults, 1..3651, "days that archives are kept");
-    from.integer("keep_verified", faults, 3..1001, "the newest three verified archives are always kept");
+    set(&mut to.backup_recipients, recipients);
+    set(&mut to.backup_keep_days, from.integer("keep_days", faults, 1..3651, "days that archives are kept"));
+    let keep = from.integer("keep_verified", faults, 3..1001, "the newest three verified archives are always kept");
+    set(&mut to.backup_keep_verified, keep);
+    set(&mut to.backup_level, from.integer("level", faults, 1..20, "level of compression"));
+    set(&mut to.backup_workers, from.integer("workers", faults, 0..17, "threads beside the one that reads"));
+    let rate = from.integer("rate_mib", faults, 0..100_001, "MiB read per second at most, 0 for no limit");
+    set(&mut to.backup_rate_mib, rate);
+    let most = from.integer("increments", faults, 0..32, "increments on one full backup, 0 for none");
+    set(&mut to.backup_increments, most);
     set(&mut to.config_paths, each(&mut from, "config", faults, absolute));
     let names = each(&mut from, "exclude", faults, |text| {
         let name = !text.is_empty() && !text.contains(['/', '\0']) && text != "." && text != "..";
@@ -263,10 +272,12 @@ fn reset(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     from.finish(faults);
 }
 
-fn keys(mut from: Section<'_, '_>, faults: &mut Faults) {
-    for key in ["restore_identity", "signing_key", "keyring"] {
-        from.absolute(key, faults);
-    }
+/// Left out, they lie below the state directory, wherever that is.
+fn keys(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
+    let below = to.state_dir.join("keys");
+    to.key_restore = from.absolute("restore_identity", faults).unwrap_or_else(|| below.join("restore"));
+    to.key_signing = from.absolute("signing_key", faults).unwrap_or_else(|| below.join("signing"));
+    to.keyring = from.absolute("keyring", faults).unwrap_or_else(|| to.state_dir.join("keyring"));
     from.finish(faults);
 }
 

@@ -102,6 +102,8 @@ pub struct Button {
 /// All settings, with the contract's defaults for whatever the file leaves out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
+    /// What all paths of this machine lie below: `/`, or the directory of `--root`.
+    pub root: PathBuf,
     /// `[device] id_from`.
     pub device_id_from: String,
     /// `[device] id`; only for laptops and tests, refused at boot.
@@ -124,6 +126,28 @@ pub struct Settings {
     pub service_health: String,
     /// `[backup] dir`.
     pub backup_dir: PathBuf,
+    /// `[backup] local_restore`: the device's own recipient is added, so that it can restore without a person.
+    pub backup_local_restore: bool,
+    /// `[backup] recipients`: whoever can read the archives; two or more.
+    pub backup_recipients: Vec<String>,
+    /// `[backup] keep_days`.
+    pub backup_keep_days: u32,
+    /// `[backup] keep_verified`.
+    pub backup_keep_verified: u32,
+    /// `[backup] level` of compression.
+    pub backup_level: u32,
+    /// `[backup] workers`: threads of compression beside our own.
+    pub backup_workers: u32,
+    /// `[backup] rate_mib`: MiB read per second at most; 0: as fast as it goes.
+    pub backup_rate_mib: u32,
+    /// `[backup] increments`: how many build on a full one, at most.
+    pub backup_increments: u32,
+    /// `[keys] restore_identity`.
+    pub key_restore: PathBuf,
+    /// `[keys] signing_key`.
+    pub key_signing: PathBuf,
+    /// `[keys] keyring`.
+    pub keyring: PathBuf,
     /// `[backup] config`: files and directories of the agent's configuration.
     pub config_paths: Vec<PathBuf>,
     /// `[backup] exclude`: names below them that are never touched.
@@ -196,6 +220,7 @@ impl Settings {
     #[must_use]
     pub fn default_for_agent() -> Self {
         Self {
+            root: PathBuf::from("/"),
             device_id_from: "device-tree".to_owned(),
             device_id: None,
             data_device: "LABEL=PYV-DATA".to_owned(),
@@ -207,6 +232,17 @@ impl Settings {
             service_unit: "auto".to_owned(),
             service_health: "http://127.0.0.1:8080/health".to_owned(),
             backup_dir: PathBuf::from("/var/lib/pyvorin/backups"),
+            backup_local_restore: false,
+            backup_recipients: Vec::new(),
+            backup_keep_days: 30,
+            backup_keep_verified: 3,
+            backup_level: 3,
+            backup_workers: 0,
+            backup_rate_mib: 0,
+            backup_increments: 6,
+            key_restore: PathBuf::from("/var/lib/pyvorin-recovery/keys/restore"),
+            key_signing: PathBuf::from("/var/lib/pyvorin-recovery/keys/signing"),
+            keyring: PathBuf::from("/var/lib/pyvorin-recovery/keyring"),
             config_paths: vec![PathBuf::from("/etc/pyvorin")],
             config_exclude: vec!["certs".to_owned()],
             reset_recreates: true,
@@ -242,10 +278,14 @@ impl Settings {
     #[must_use]
     pub fn under_root(&self, root: &Path) -> Settings {
         let mut settings = self.clone();
+        settings.root = root.to_path_buf();
         settings.data_mountpoint = below(root, &self.data_mountpoint);
         settings.data_dir = below(root, &self.data_dir);
         settings.state_dir = below(root, &self.state_dir);
         settings.backup_dir = below(root, &self.backup_dir);
+        settings.key_restore = below(root, &self.key_restore);
+        settings.key_signing = below(root, &self.key_signing);
+        settings.keyring = below(root, &self.keyring);
         settings.config_paths = self.config_paths.iter().map(|path| below(root, path)).collect();
         for database in &mut settings.databases {
             database.location = below(root, &database.path);
@@ -268,7 +308,9 @@ mod tests {
     fn below_a_root_every_path_moves_and_reported_names_stay() {
         let plain = Settings::default_for_agent();
         let moved = plain.under_root(Path::new("/mnt/card"));
-        for path in [&moved.data_mountpoint, &moved.data_dir, &moved.state_dir, &moved.backup_dir] {
+        let keys = [&moved.key_restore, &moved.key_signing, &moved.keyring];
+        let dirs = [&moved.data_mountpoint, &moved.data_dir, &moved.state_dir, &moved.backup_dir];
+        for path in dirs.into_iter().chain(keys) {
             assert!(path.starts_with("/mnt/card/var/lib"), "{path:?}");
         }
         for (before, after) in plain.databases.iter().zip(&moved.databases) {

@@ -37,10 +37,12 @@ mod objects;
 pub mod queue;
 mod rebuild;
 mod rescue;
+mod snapshot;
 
 pub use constraints::{constraints_bytes, constraints_file};
 pub use objects::{ObjectCheck, check_objects_bytes, check_objects_file, check_texts};
 pub use rescue::{merge_bytes, merge_file, reindex_bytes, reindex_file, salvage_bytes, salvage_file, schema_of_sql};
+pub use snapshot::{Around, snapshot_file};
 
 /// Where the two version numbers of the header lie: write version, then read version; 1 is rollback, 2 is WAL.
 const VERSIONS: std::ops::Range<usize> = 18..20;

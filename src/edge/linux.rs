@@ -10,6 +10,7 @@
 
 pub mod block;
 pub mod child;
+mod clock;
 pub mod file;
 pub mod holders;
 pub mod init;
@@ -168,6 +169,10 @@ impl Look for LinuxMachine {
         Ok(Box::new(file::open(path)?))
     }
 
+    fn reader(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(file::open(path)?.into_file()))
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         let mut names = fs::read_dir(dir)?.map(|entry| entry.map(|e| e.file_name())).collect::<io::Result<Vec<_>>>()?;
         names.sort();
@@ -185,8 +190,17 @@ impl Look for LinuxMachine {
         u64::try_from(seconds).unwrap_or(0)
     }
 
+    fn clock_is_set(&self) -> bool {
+        clock::is_set()
+    }
+
     fn uptime_ms(&self) -> u64 {
         uptime_ms()
+    }
+
+    fn cpu_ms(&self) -> u64 {
+        let Ok(used) = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID) else { return 0 };
+        u64::try_from(used.tv_sec() * 1000 + used.tv_nsec() / 1_000_000).unwrap_or(0)
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -253,6 +267,15 @@ impl Machine for LinuxMachine {
 
     fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         file::sync_dir(path)
+    }
+
+    fn random(&mut self, into: &mut [u8]) -> io::Result<()> {
+        file::fill_random(into)
+    }
+
+    fn engine_snapshot(&mut self, live: &Path, out: &Path, rate: u64) -> io::Result<()> {
+        let tell = |done, all| self.progress(&format!("snapshot of {}: {done} of {all} pages", live.display()));
+        engine::snapshot_file(live, out, rate, &engine::Around { clock: &uptime_ms, tell: &tell })
     }
 
     fn engine_check(&mut self, staged: &Path) -> io::Result<(Vec<String>, Vec<TableRows>)> {

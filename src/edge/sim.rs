@@ -114,6 +114,7 @@ pub struct SimMachine {
     unreadable: BTreeSet<PathBuf>,
     held: BTreeMap<PathBuf, String>,
     lines: RefCell<Vec<String>>,
+    drawn: u64,
 }
 
 impl Default for SimMachine {
@@ -142,6 +143,7 @@ impl SimMachine {
             unreadable: BTreeSet::new(),
             held: BTreeMap::new(),
             lines: RefCell::new(Vec::new()),
+            drawn: 0,
         }
     }
 

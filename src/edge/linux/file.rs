@@ -39,6 +39,11 @@ impl ReadAt for Opened {
 }
 
 impl Opened {
+    /// The file itself, to be read from its beginning.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
     /// Asks the kernel to begin reading what comes next, so that the device works while we look at what it gave. Advice:
     /// whether it is taken makes no difference but time.
     fn read_ahead(&self, offset: u64) {
@@ -86,6 +91,11 @@ pub fn random() -> io::Result<[u64; 2]> {
         source.read_exact(word)?;
     }
     Ok(bytes.map(u64::from_ne_bytes))
+}
+
+/// Fills `into` from the kernel's source of randomness.
+pub fn fill_random(into: &mut [u8]) -> io::Result<()> {
+    OpenOptions::new().read(true).open("/dev/urandom")?.read_exact(into)
 }
 
 /// Creates or truncates a file. What is there under the name is looked at before it is truncated.

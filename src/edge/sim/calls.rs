@@ -64,6 +64,10 @@ impl Look for SimMachine {
         Ok(Box::new(View(self.readable(path)?)))
     }
 
+    fn reader(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(io::Cursor::new(self.readable(path)?.to_vec())))
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         self.visible(dir)?;
         let ino = self.disk.directory(dir)?;
@@ -183,6 +187,24 @@ impl Machine for SimMachine {
 
     fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         self.sync_op(|this| this.visible(path).and_then(|()| this.disk.sync_dir(path)))
+    }
+
+    /// The same on every run, and never twice the same: tests can repeat themselves.
+    fn random(&mut self, into: &mut [u8]) -> io::Result<()> {
+        self.alive()?;
+        for byte in into {
+            self.drawn = self.drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *byte = self.drawn.to_be_bytes()[0];
+        }
+        Ok(())
+    }
+
+    /// Nobody writes on this machine while it is looked at, so the copy of a database without a log is its state.
+    fn engine_snapshot(&mut self, live: &Path, out: &Path, _rate: u64) -> io::Result<()> {
+        self.op(|this| {
+            let bytes = this.readable(live)?.to_vec();
+            this.put(out, &bytes)
+        })
     }
 
     fn engine_check(&mut self, staged: &Path) -> io::Result<(Vec<String>, Vec<TableRows>)> {
