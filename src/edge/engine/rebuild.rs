@@ -78,9 +78,11 @@ impl<'c> Rebuild<'c> {
     /// A sink into an empty database. For a database in a file: a directory for the files of the sorter, and the file.
     pub(super) fn new(db: &'c Connection, file: Option<(&std::path::Path, File)>) -> io::Result<Self> {
         defend(db).map_err(failed)?;
+        // Rows come in key order and indexes are sorted: a larger cache, and the larger runs of the sorter that go with it,
+        // cost memory and save nothing (measured: 2 to 40 MiB).
         db.execute_batch(
             "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; PRAGMA ignore_check_constraints = ON; \
-             PRAGMA cache_size = -16384;",
+             PRAGMA cache_size = -4096;",
         )
         .map_err(failed)?;
         if let Some((dir, _)) = &file {
