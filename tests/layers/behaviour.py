@@ -4,6 +4,7 @@ variables, and with each tool that they need missing."""
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ META = TOP / "meta-pyvorin"
 BOARD = TOP / "buildroot-ext/board/pyvorin"
 MODULE = META / "recipes-core/initrdscripts/initramfs-module-pyvorin-recovery/pyvorin"
 PTEST = META / "recipes-core/pyvorin-recovery/pyvorin-recovery/run-ptest"
+UNITS = META / "recipes-core/pyvorin-recovery/pyvorin-recovery-units"
 BINARY = TOP / "target/x86_64-unknown-linux-musl/release/pyvorin-recovery"
 # What a busybox or a klibc has anyway.
 COREUTILS = ("sh", "cat", "cp", "mv", "rm", "mkdir", "mktemp", "dirname", "basename", "ls", "ln", "touch", "find", "sort",
@@ -326,18 +328,17 @@ def units_are_sound(box):
     if not shutil.which("systemd-analyze"):
         print("SKIP the units: systemd-analyze is missing", file=sys.stderr)
         return
-    units = META / "recipes-core/pyvorin-recovery/pyvorin-recovery-units"
     # systemd-analyze wants the programs to be there and the names to be those of the installed units.
     names = {"data.mount": "var-lib-pyvorin.mount", "state.mount": "var-lib-pyvorin\\x2drecovery.mount"}
     folder = box.path / "units"
     folder.mkdir()
-    for path in [*units.glob("*.service"), *units.glob("*.mount"), *units.glob("*.timer"), *INITRAMFS.rglob("*.service")]:
+    for path in [*UNITS.glob("*.service"), *UNITS.glob("*.mount"), *UNITS.glob("*.timer"), *INITRAMFS.rglob("*.service")]:
         body = path.read_text()
         for program in ("/usr/sbin/pyvorin-recovery", "/usr/lib/pyvorin-recovery/hook"):
             body = body.replace(f"={program}", "=/bin/true")
         (folder / names.get(path.name, path.name)).write_text(body)
     files = sorted(map(str, folder.iterdir()))
-    assert len(files) == 10, files
+    assert len(files) == 15, files
     def verify():
         return subprocess.run(["systemd-analyze", "verify", "--man=no", *files], text=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
@@ -347,6 +348,50 @@ def units_are_sound(box):
     with open(files[-1], "a", encoding="utf-8") as unit:
         unit.write("\n[Unit]\nBefroe=x.target\n")
     assert "Befroe" in verify().stdout, "a misspelt key was not noticed"
+
+
+@check
+def units_of_backups_are_shut_in(box):
+    if not shutil.which("systemd-analyze"):
+        print("SKIP the exposure of the units: systemd-analyze is missing", file=sys.stderr)
+        return
+    def exposed(path):
+        # In tenths; everything from 50 on is what systemd calls MEDIUM and worse.
+        done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", path],
+                              text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=60)
+        assert "Overall exposure level" in done.stdout, done.stdout
+        return done.returncode != 0
+    for name in ("keys", "backup", "prune"):
+        path = UNITS / f"pyvorin-recovery-{name}.service"
+        assert not exposed(path), f"{path.name} may do more than it needs; next: systemd-analyze security {path}"
+        loose = box.path / path.name
+        loose.write_text(re.sub(r"^(SystemCallFilter|CapabilityBoundingSet)=.*\n", "", path.read_text(), flags=re.MULTILINE))
+        assert exposed(loose), f"{path.name} without its filter was found tight"
+
+
+@check
+def backup_is_skipped_only_where_nobody_is_configured(box):
+    """What the unit asks before it begins, as systemd would start it: 0 goes on, 1 to 254 skip it."""
+    unit = (UNITS / "pyvorin-recovery-backup.service").read_text()
+    words = shlex.split(re.search(r"^ExecCondition=(.*)$", unit, re.MULTILINE).group(1))
+    config = box.path / "recovery.toml"
+    assert words[:2] == ["/bin/sh", "-c"] and words[2].count("/etc/pyvorin/recovery.toml") == 2, words
+    assert not re.search(r"[%$]", words[2]), "systemd would replace it"
+    script = words[2].replace("/etc/pyvorin/recovery.toml", config.name)
+    # Where somebody named anything, however wrong, the program runs and its refusal is seen.
+    runs = ('recipients = ["age1qx", "age1qy"]', "recipients=['age1qx','age1qy']", 'recipients = [\n"age1qx",\n"age1qy"\n]',
+            '  recipients = [ # two\n\t"age1qx", # operations\n]', 'recipients = ["age1qx"]', 'recipients = ["age1..."]')
+    skipped = ((BOARD / "common/recovery.toml").read_text().split("[backup]")[1], "", "recipients = []",
+               '# recipients = ["age1qx", "age1qy"]', '# recipients = [\n#    "age1qx",\n# ]', 'level = 3 # "age1qx"', None)
+    for shell in (shell for shell in (["dash"], ["busybox", "sh"]) if shutil.which(shell[0])):
+        for case in (*runs, *skipped):
+            config.unlink(missing_ok=True)
+            if case is not None:
+                config.write_text(f"[backup]\n{case}\n")
+            done = box.run(shutil.which(shell[0]), *shell[1:], "-c", script)
+            assert (done.returncode == 0) == (case in runs), f"{shell}: {case!r}: {done.returncode} {done.stdout}"
+            assert done.returncode in (0, 1) and ("next:" in done.stdout) == (done.returncode == 1), done.stdout
 
 
 def main():

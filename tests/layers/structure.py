@@ -161,6 +161,66 @@ def units_are_shipped_and_named():
 
 
 @check
+def everything_of_a_unit_is_in_a_package():
+    recipe = next((META / "recipes-core/pyvorin-recovery").glob("pyvorin-recovery-units_*.bb"))
+    joined = text(recipe).replace("\\\n", " ")
+    packages = assigned(recipe, "PACKAGES")
+    enabled = re.findall(r'^SYSTEMD_SERVICE:(\S+) = "(.*)"$', joined, re.MULTILINE)
+    assert sorted(name for name, _ in enabled) == sorted(assigned(recipe, "SYSTEMD_PACKAGES"))
+    started = {unit for _, units in enabled for unit in units.split()}
+    image = text(META / "recipes-core/images/pyvorin-image-gateway.bb")
+    for package in packages:
+        assert f"SUMMARY:{package} = " in joined, f"{package} does not say what it is"
+        assert re.search(rf"^    {package} \\$", image, re.MULTILINE), f"{package} is not in the example image"
+    for path in UNITS.glob("pyvorin-*"):
+        assert re.search(rf"^    install -m 0644 \$\{{UNPACKDIR\}}/{path.name} ", text(recipe), re.MULTILINE), path.name
+        timer = path.with_suffix(".timer")
+        if path.suffix == ".service" and timer.exists():
+            # systemd.bbclass packages what is enabled, and nobody enables the service of a timer.
+            assert f"${{systemd_system_unitdir}}/{path.name}" in joined, f"{path.name} is in no package"
+            assert "[Install]" not in text(path), f"{path.name} has a timer and would start at every boot too"
+        else:
+            assert path.name in started, f"{path.name} is enabled by nothing"
+
+
+@check
+def what_shuts_the_backups_in_lets_them_see():
+    """Each of these would not fail: the command would decide wrongly, and say nothing."""
+    backup, prune = (text(UNITS / f"pyvorin-recovery-{name}.service") for name in ("backup", "prune"))
+    capabilities = re.search(r"^CapabilityBoundingSet=(.*)$", backup, re.MULTILINE).group(1).split()
+    for needed in ("CAP_SYS_PTRACE", "CAP_CHOWN", "CAP_DAC_READ_SEARCH"):
+        assert needed in capabilities, f"without {needed} a running agent is not seen, or locked out"
+    for hides in ("ProtectProc", "ProcSubset", "PrivateUsers", "PrivatePIDs", "User", "DynamicUser"):
+        assert not re.search(rf"^{hides}=", backup, re.MULTILINE), f"{hides}= hides who has a database open"
+    calls = re.search(r"^SystemCallFilter=(.*)$", prune, re.MULTILINE).group(1).split()
+    assert not re.search(r"^ProtectClock=", prune, re.MULTILINE), "ProtectClock= refuses adjtimex"
+    assert {"adjtimex", "clock_adjtime", "clock_adjtime64"} <= set(calls), "the clock would count as never set"
+    for unit in (backup, prune):
+        assert "ConditionPathExists=!/var/lib/pyvorin/.pyvorin-intent" in unit
+        assert "SuccessExitStatus" not in unit, "a backup that is not whole would look like one"
+
+
+@check
+def timers_come_round_on_a_root_in_memory_too():
+    for name in ("backup", "prune"):
+        timer = text(UNITS / f"pyvorin-recovery-{name}.timer")
+        for key in ("OnCalendar", "Persistent", "OnBootSec", "RandomizedDelaySec", "AccuracySec"):
+            assert re.search(rf"^{key}=\S", timer, re.MULTILINE), f"{name}.timer has no {key}="
+
+
+@check
+def example_configuration_names_the_keys_of_backups():
+    example = text(BUILDROOT / "board/pyvorin/common/recovery.toml")
+    backup = tomllib.loads(example)["backup"]
+    assert set(backup) == {"level", "workers", "rate_mib", "increments"}, backup
+    # No recipient by default: one that is anybody's would encrypt to nobody.
+    assert "\n# recipients = [\n" in example
+    reader = text(TOP / "src/config/inputs.rs")
+    for key in (*backup, "recipients"):
+        assert f'"{key}", faults' in reader, f"the program knows no [backup] {key}"
+
+
+@check
 def monitoring_is_kept_once_and_installed_by_both():
     recipe = text(META / "recipes-core/pyvorin-recovery/pyvorin-recovery-monitoring_1.0.bb")
     package = text(PACKAGE / "pyvorin-recovery.mk")

@@ -4,7 +4,7 @@
 #
 ################################################################################
 
-PYVORIN_RECOVERY_LICENSE = MIT or Apache-2.0, blessing (SQLite)
+PYVORIN_RECOVERY_LICENSE = MIT or Apache-2.0, BSD-3-Clause (zstd, dalek), Unicode-3.0 (icu4x), blessing (SQLite)
 
 ifeq ($(BR2_PACKAGE_PYVORIN_RECOVERY_PREBUILT),y)
 
@@ -21,7 +21,7 @@ endif
 
 else
 
-PYVORIN_RECOVERY_VERSION = eb7712bcc8485af0a37bcb4fa48a64624bc6c5ba
+PYVORIN_RECOVERY_VERSION = c2d5e5c528c60ae6f178e9b8fb663f28cce6ccb8
 PYVORIN_RECOVERY_SITE = $(call qstrip,$(BR2_PACKAGE_PYVORIN_RECOVERY_GIT))
 PYVORIN_RECOVERY_SITE_METHOD = git
 PYVORIN_RECOVERY_LICENSE_FILES = LICENSE LICENSE-APACHE LICENSE-MIT
@@ -69,10 +69,20 @@ endif
 define PYVORIN_RECOVERY_INSTALL_INIT_SYSTEMD
 	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-audit.service \
 		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-audit.service
+	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-backup.service \
+		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-backup.service
+	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-backup.timer \
+		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-backup.timer
+	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-keys.service \
+		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-keys.service
 	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-metrics.service \
 		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-metrics.service
 	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-metrics.timer \
 		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-metrics.timer
+	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-prune.service \
+		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-prune.service
+	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-prune.timer \
+		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-prune.timer
 	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-queue.service \
 		$(TARGET_DIR)/usr/lib/systemd/system/pyvorin-recovery-queue.service
 	$(INSTALL) -D -m 0644 $(PYVORIN_RECOVERY_PKGDIR)/pyvorin-recovery-queue.timer \
@@ -94,6 +104,8 @@ endef
 define PYVORIN_RECOVERY_INSTALL_INIT_SYSV
 	$(INSTALL) -D -m 0755 $(PYVORIN_RECOVERY_PKGDIR)/S03pyvorin-mounts \
 		$(TARGET_DIR)/etc/init.d/S03pyvorin-mounts
+	$(INSTALL) -D -m 0755 $(PYVORIN_RECOVERY_PKGDIR)/S98pyvorin-keys \
+		$(TARGET_DIR)/etc/init.d/S98pyvorin-keys
 	$(INSTALL) -D -m 0755 $(PYVORIN_RECOVERY_PKGDIR)/S99pyvorin-mark-good \
 		$(TARGET_DIR)/etc/init.d/S99pyvorin-mark-good
 endef

@@ -14,7 +14,9 @@ IMAGE_INSTALL = "\
     pyvorin-recovery \
     pyvorin-recovery-agent \
     pyvorin-recovery-audit \
+    pyvorin-recovery-backup \
     pyvorin-recovery-conf \
+    pyvorin-recovery-keys \
     pyvorin-recovery-mark-good \
     pyvorin-recovery-metrics \
     pyvorin-recovery-mounts \

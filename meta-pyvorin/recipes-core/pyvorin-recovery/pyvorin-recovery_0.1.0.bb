@@ -4,8 +4,9 @@ DESCRIPTION = "Checks the SQLite databases of a gateway before its system mounts
 HOMEPAGE = "https://pyvorin.com/"
 SECTION = "base"
 CVE_PRODUCT = "pyvorin-recovery sqlite:sqlite"
-# SQLite is compiled in; its authors' blessing takes the place of a licence.
-LICENSE = "(MIT | Apache-2.0) & blessing"
+# SQLite is compiled in; its authors' blessing takes the place of a licence. So are zstd and the curves of the signatures
+# (BSD-3-Clause), and what age says in other languages (Unicode-3.0). Every other crate can be had under MIT or Apache-2.0.
+LICENSE = "(MIT | Apache-2.0) & BSD-3-Clause & Unicode-3.0 & blessing"
 LIC_FILES_CHKSUM = "\
     file://LICENSE;md5=f0aa2bcd0ab6485fe306b406c1d96eba \
     file://LICENSE-APACHE;md5=1836efb2eb779966696f473ee8540542 \
