@@ -324,6 +324,30 @@ def example_configuration_is_understood(box):
 
 
 @check
+def sysv_script_makes_keys_once_and_only_on_the_state_partition(box):
+    script = (TOP / "buildroot-ext/package/pyvorin-recovery/S98pyvorin-keys").read_text()
+    for word, by in (('"/var/lib/pyvorin-recovery"', '"state"'), ("/proc/mounts", "mounts"), ("/usr/sbin/pyvorin-recovery", "program")):
+        assert script.count(word) == 1, word
+        script = script.replace(word, by)
+    log, keys, mounts = box.path / "log", box.path / "state/keys/restore", box.path / "mounts"
+    keys.parent.mkdir(parents=True)
+    for shell in (shell for shell in (["dash"], ["busybox", "sh"]) if shutil.which(shell[0])):
+        for there, mounted, code, runs, said in (
+                (True, True, 0, False, ""), (True, False, 0, False, ""), (False, False, 0, False, "is not mounted"),
+                (False, True, 0, True, "OK"), (False, True, 8, True, "FAIL")):
+            log.write_text("")
+            keys.unlink(missing_ok=True)
+            if there:
+                keys.write_text("")
+            mounts.write_text("/dev/x /other ext4 rw 0 0\n" + ("/dev/y state ext4 rw 0 0\n" if mounted else "/dev/y state2 ext4 rw 0 0\n"))
+            box.program("program", f'echo "$*" >> log; exit {code}')
+            done = box.run(shutil.which(shell[0]), *shell[1:], "-uc", script, "S98", "start")
+            case = f"{shell}: {there} {mounted} {code}: {done.returncode} {done.stdout}"
+            assert done.returncode == 0 and said in done.stdout and bool(done.stdout) == bool(said), case
+            assert log.read_text() == ("key init\n" if runs else ""), case
+
+
+@check
 def units_are_sound(box):
     if not shutil.which("systemd-analyze"):
         print("SKIP the units: systemd-analyze is missing", file=sys.stderr)

@@ -166,7 +166,8 @@ def everything_of_a_unit_is_in_a_package():
     joined = text(recipe).replace("\\\n", " ")
     packages = assigned(recipe, "PACKAGES")
     enabled = re.findall(r'^SYSTEMD_SERVICE:(\S+) = "(.*)"$', joined, re.MULTILINE)
-    assert sorted(name for name, _ in enabled) == sorted(assigned(recipe, "SYSTEMD_PACKAGES"))
+    named, wanted = sorted(name for name, _ in enabled), sorted(assigned(recipe, "SYSTEMD_PACKAGES"))
+    assert named == wanted, f"SYSTEMD_SERVICE is set for {named}, SYSTEMD_PACKAGES is {wanted}"
     started = {unit for _, units in enabled for unit in units.split()}
     image = text(META / "recipes-core/images/pyvorin-image-gateway.bb")
     for package in packages:
