@@ -43,6 +43,7 @@ test-full: test
 bench: build bench-check
 	@python3 tests/qemu/bench.py
 	@nice cargo test --release --test queue_damage -- --ignored --nocapture
+	@nice cargo test --release --test backup_command -- --ignored --nocapture
 	@nice cargo test --release --test reset_kills --test reset_cuts -- --ignored --nocapture
 	@nice cargo test --release --test drills -- --ignored --nocapture
 	@nice cargo test --test kill_calls -- --ignored --nocapture

@@ -114,7 +114,7 @@ local_restore = true
 recipients = ["age1x"]
 keep_days = 7
 keep_verified = 4
-level = 9
+level = 4
 workers = 2
 rate_mib = 5
 increments = 0
@@ -161,7 +161,7 @@ device_wait_seconds = 0
     assert_eq!((got.slot_a.as_str(), got.slot_b.as_str()), ("PARTUUID=1", "/dev/sda3"));
     assert_eq!((got.backup_dir.to_str(), got.slot_init.to_str()), (Some("/b"), Some("/usr/bin/init")));
     assert_eq!((got.backup_local_restore, got.backup_recipients.as_slice()), (true, ["age1x".to_string()].as_slice()));
-    assert_eq!((got.backup_keep_days, got.backup_keep_verified, got.backup_level), (7, 4, 9));
+    assert_eq!((got.backup_keep_days, got.backup_keep_verified, got.backup_level), (7, 4, 4));
     assert_eq!((got.backup_workers, got.backup_rate_mib, got.backup_increments), (2, 5, 0));
     let keys = [&got.key_signing, &got.key_restore, &got.keyring].map(|p| p.to_str().unwrap());
     assert_eq!(keys, ["/k/sign", "/state/keys/restore", "/state/keyring"]);
