@@ -100,6 +100,17 @@ pub fn unseal(
     }
 }
 
+/// Reads what lies inside the compression, bare: for whoever tests this reader without paying for the layers around it.
+///
+/// # Errors
+/// As [`unseal`].
+pub fn inside(mut tar: impl Read, most: u64, sink: &mut dyn Sink) -> Result<Manifest, Refusal> {
+    let failed = Cell::new(Layer::None);
+    let manifest = members(&mut tar, most, sink, &failed)?;
+    ends(&mut tar, &failed)?;
+    Ok(manifest)
+}
+
 /// The age header, whose length is bounded here: the library reads on until it finds its end.
 fn header(input: &mut impl Read) -> Result<Vec<u8>, Refusal> {
     let mut head = Vec::with_capacity(4096);

@@ -234,7 +234,10 @@ fn backup(mut from: Section<'_, '_>, to: &mut Settings, faults: &mut Faults) {
     set(&mut to.backup_keep_days, from.integer("keep_days", faults, 1..3651, "days that archives are kept"));
     let keep = from.integer("keep_verified", faults, 3..1001, "the newest three verified archives are always kept");
     set(&mut to.backup_keep_verified, keep);
-    set(&mut to.backup_level, from.integer("level", faults, 1..5, "level of compression: more costs minutes and gives little"));
+    set(
+        &mut to.backup_level,
+        from.integer("level", faults, 1..5, "level of compression: more costs minutes and gives little"),
+    );
     set(&mut to.backup_workers, from.integer("workers", faults, 0..17, "threads beside the one that reads"));
     let rate = from.integer("rate_mib", faults, 0..100_001, "MiB read per second at most, 0 for no limit");
     set(&mut to.backup_rate_mib, rate);

@@ -7,6 +7,7 @@
 //!
 //! This file is compiled twice: as the library of this package, and as a module of `tests/fuzz_short.rs`.
 
+pub mod archive;
 pub mod bytes;
 pub mod database;
 pub mod journal;
@@ -49,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "config", max_len: 4096, heap: (512, 256 << 10), run: words::config },
     Target { name: "cmdline", max_len: 1024, heap: (64, 64 << 10), run: words::cmdline },
     Target { name: "ticket", max_len: 4096, heap: (512, 256 << 10), run: ticket::ticket },
+    Target { name: "archive", max_len: 16384, heap: (512, 1 << 20), run: archive::archive },
     Target { name: "evidence", max_len: 16384, heap: (512, 256 << 10), run: words::evidence },
     Target { name: "fat", max_len: stick::LEN, heap: (64, 8 << 20), run: stick::fat },
 ];

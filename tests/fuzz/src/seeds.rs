@@ -121,6 +121,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "sql" => SQL.iter().map(|s| s.as_bytes().to_vec()).collect(),
         "evidence" => evidence(),
         "ticket" => super::ticket::seeds(),
+        "archive" => super::archive::seeds(),
         "fat" => super::stick::seeds(),
         _ => Vec::new(),
     }
