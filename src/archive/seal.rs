@@ -52,7 +52,10 @@ impl<W: Write> Sealer<W> {
     /// No recipients, or the output refused.
     pub fn new(out: W, recipients: &[x25519::Recipient], effort: Effort) -> io::Result<Self> {
         let recipients = recipients.iter().map(|r| r as &dyn Recipient);
-        let age = Encryptor::with_recipients(recipients).map_err(io::Error::other)?.wrap_output(out)?;
+        // In our own words: the library's come with a translation machinery of 200 KB.
+        let age = Encryptor::with_recipients(recipients)
+            .map_err(|_| io::Error::other("these recipients cannot read one archive together"))?
+            .wrap_output(out)?;
         let mut inner = Encoder::new(age, effort.level)?;
         // age authenticates every byte; another checksum would be counted for nothing.
         inner.include_checksum(false)?;

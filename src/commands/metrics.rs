@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::Context;
 use super::status::left;
+use crate::backup::catalogue::{self, Entry};
 use crate::boot::assess::{Cause, StructureVerdict};
 use crate::boot::report::{BootReport, DatabaseReport};
 use crate::boot::{chain, fold, queue, saved, table};
@@ -219,29 +220,42 @@ fn of_quarantine(context: &Context, metrics: &mut Metrics) {
     );
 }
 
-/// The copies that a repair would take lost rows from: how many, how old the newest is, and whether a quick look finds it
-/// sound. The whole of it is checked when it is used, or by `check COPY`.
+/// What there is to come back from, for each database: plain copies that a repair takes lost rows from, and archives that
+/// were proved to restore. A copy is looked at quickly, an archive was checked in full when it was made.
 fn of_backups(context: &Context, metrics: &mut Metrics) {
     let look = context.machine.as_look();
+    let archives = catalogue::read(look, &context.settings)
+        .and_then(|known| catalogue::archives(look, &context.settings, &known))
+        .unwrap_or_default();
     let (mut copies, mut ages, mut sound) = (Vec::new(), Vec::new(), Vec::new());
     for database in &context.settings.databases {
         let Some(name) = database.location.file_name() else { continue };
-        let found = saved::backups(look, &context.settings.backup_dir, name);
+        let plain = saved::backups(look, &context.settings.backup_dir, name);
+        let holds = |e: &Entry| e.verified > 0 && e.databases.iter().any(|(known, _)| *known == database.name);
+        let proved: Vec<u64> =
+            archives.iter().filter_map(|f| f.entry.as_ref().filter(|e| holds(e))).map(|e| e.made).collect();
         let path = labels(&[("path", &database.path.display().to_string())]);
-        copies.push((path.clone(), found.len() as u64));
-        let written = found.iter().filter_map(|copy| look.stat(copy).ok()??.mtime_ns.try_into().ok()).max();
-        let age = written.map(|ns: u64| look.clock().saturating_sub(ns / 1_000_000_000));
-        ages.extend(age.map(|age| (path.clone(), age)));
-        if let Some(newest) = found.first() {
+        copies.push((path.clone(), (plain.len() + proved.len()) as u64));
+        let written = plain.iter().filter_map(|copy| look.stat(copy).ok()??.mtime_ns.try_into().ok());
+        let written = written.map(|ns: u64| ns / 1_000_000_000).max();
+        let newest = written.max(proved.iter().max().copied());
+        ages.extend(newest.map(|at| (path.clone(), look.clock().saturating_sub(at))));
+        if newest.is_some() && newest == proved.iter().max().copied() {
+            sound.push((path, 1));
+        } else if let Some(newest) = plain.first() {
             let copy = Database { location: newest.clone(), ..database.clone() };
             let look_at = table::find(look, &context.settings, &copy, Scope::Quick, "unattended", false);
             let verdict = look_at.map(|found| found.verdict.structure);
             sound.push((path, u64::from(verdict.is_ok_and(|s| s == StructureVerdict::Sound))));
         }
     }
-    metrics.add("backup_copies", "Copies in the backup directory that a repair can use.", &copies);
+    metrics.add("backup_copies", "Copies and proved archives in the backup directory.", &copies);
     metrics.add("backup_newest_age_seconds", "Age of the newest of them.", &ages);
-    metrics.add("backup_newest_sound", "1 when a quick look at the newest finds it sound.", &sound);
+    metrics.add(
+        "backup_newest_sound",
+        "1 when the newest is a proved archive, or a quick look finds it sound.",
+        &sound,
+    );
 }
 
 /// Lengths of the files below a directory; hard links count once.
