@@ -422,3 +422,57 @@ fn keys_are_made_once_and_their_secrets_are_never_printed() {
         }
     }
 }
+
+#[test]
+fn a_reset_makes_an_encrypted_backup_first_where_the_device_can_make_one() {
+    let desk = filled("", 50);
+    let before = dump(&desk.site.db());
+    let run = desk.site.run(&["--technician", "T-1", "reset", "--tier", "data"]);
+    assert_eq!(run.code, 0, "{} {}", run.stdout, run.stderr);
+    let archive = run.json.unwrap()["backup"].as_str().unwrap().to_string();
+    assert!(dump(&desk.site.db())["readings"].is_empty());
+    let run = desk.site.run(&["--technician", "T-1", "restore", "--identity", text(&desk.identity), &archive]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(same_and_bridged(&dump(&desk.site.db()), &before));
+    let bare = support::site::Site::bare();
+    let none = bare.run(&["--technician", "T-1", "reset", "--tier", "data"]);
+    assert!(none.code == 0 && none.json.unwrap()["backup"].is_null(), "{}", none.stderr);
+}
+
+#[test]
+fn figures_count_archives_as_what_there_is_to_come_back_from() {
+    let desk = filled("", 50);
+    let value = |name: &str| -> f64 {
+        let run = desk.site.run(&["status", "--metrics"]);
+        let line = run
+            .stdout
+            .lines()
+            .find(|l| l.starts_with(&format!("pyvorin_recovery_{name}{{")) && l.contains("edge_store"));
+        line.and_then(|l| l.rsplit(' ').next()?.parse().ok()).unwrap_or(-1.0)
+    };
+    assert_eq!((value("backup_copies"), value("backup_newest_sound")), (0.0, -1.0));
+    create(&desk, &[]);
+    create(&desk, &[]);
+    assert_eq!((value("backup_copies"), value("backup_newest_sound")), (2.0, 1.0));
+    assert!((0.0..120.0).contains(&value("backup_newest_age_seconds")));
+}
+
+#[test]
+fn pruning_keeps_the_newest_three_that_are_proved_and_says_what_goes() {
+    let desk = filled("increments = 0", 20);
+    (0..5).for_each(|_| drop(create(&desk, &[])));
+    // Forty days ago by their names; the catalogue follows, as it would have been written then.
+    let all = archives(&desk.site);
+    let record = desk.site.root().join("var/lib/pyvorin-recovery/backups");
+    assert_eq!((all.len(), record.exists()), (5, true));
+    let run = desk.site.run(&["backup", "prune", "--plan"]);
+    let said = run.json.unwrap();
+    let kept = said["backups"].as_array().unwrap().iter().filter(|d| d["keep"] == true).count();
+    assert_eq!((run.code, kept), (0, 5), "none of them is old: {said}");
+    assert_eq!(archives(&desk.site), all);
+    assert_eq!(desk.site.run(&["backup", "prune"]).code, 0);
+    assert_eq!(archives(&desk.site), all);
+    let listed = desk.site.run(&["backup", "list"]).json.unwrap();
+    let listed = listed["backups"].as_array().unwrap().clone();
+    assert!(listed.iter().all(|b| b["verified"].as_u64() > Some(0) && b["signed"] == true), "{listed:?}");
+}

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::work::Work;
 use super::{Context, complain, print, print_json};
+use crate::backup::create::{self, Fault};
 use crate::boot::fold::{self, Folded};
 use crate::boot::outcome::Issued;
 use crate::boot::report::reset::{ResetReport, ResetState, issued, reset as told};
@@ -27,6 +28,8 @@ struct Report<'a> {
     receipt_text: Option<PathBuf>,
     /// Events of ours that wait for the agent's chain.
     waiting: usize,
+    /// The encrypted backup that was made before anything was taken away.
+    backup: Option<PathBuf>,
 }
 
 /// A factory reset, or with `plan` what it would do.
@@ -41,7 +44,7 @@ pub fn reset(context: &mut Context, tier: Tier, plan: bool, accept_loss: bool) -
     let done = work.finish_open(context).and_then(|finished| {
         match finished.and_then(|detail| detail.reset).filter(|issued| issued.receipt.tier == tier) {
             // The same command was cut off, or killed: what it had begun is complete now, and is what was asked for.
-            Some(issued) => tell(context, &finished_report(&issued), Some(&issued.receipt)),
+            Some(issued) => tell(context, &finished_report(&issued), Some(&issued.receipt), None),
             None => run(context, &asked, &mut work),
         }
     });
@@ -61,6 +64,7 @@ fn planned(context: &Context, asked: &Request) -> Result<Exit, Error> {
 
 fn run(context: &mut Context, asked: &Request, work: &mut Work) -> Result<Exit, Error> {
     work.quiet(context)?;
+    let backup = backed_up(context);
     let (settings, by) = (context.settings.clone(), context.by.clone());
     let ask = sense::Request {
         scope: Some(Scope::Quick),
@@ -82,7 +86,27 @@ fn run(context: &mut Context, asked: &Request, work: &mut Work) -> Result<Exit, 
         return Err(Error::new(ErrorKind::Refused, "cannot reset", why, advice).at(&settings.data_dir));
     }
     let document = issued(&line.outcomes).map(|i| &i.receipt);
-    tell(context, &reset, document)
+    tell(context, &reset, document, backup)
+}
+
+/// A last backup, where this device can make one. Everything is preserved in quarantine all the same, so one that cannot be
+/// made is said and stops nothing.
+fn backed_up(context: &mut Context) -> Option<PathBuf> {
+    let (settings, by) = (context.settings.clone(), context.by.clone());
+    let why = match create::create(&mut context.machine, &settings, true, &by) {
+        Ok(created) => return Some(created.archive),
+        // A gateway that was never set up for backups is no reason to alarm anybody.
+        Err(Fault::Setup(why, _)) => {
+            log::info!("no backup before the reset: {why}");
+            return None;
+        }
+        Err(Fault::Room(why) | Fault::NotProved(why)) => why,
+        Err(Fault::Io(e)) => e.to_string(),
+    };
+    complain(&format!(
+        "no encrypted backup could be made before the reset: {why}; the originals are kept in quarantine"
+    ));
+    None
 }
 
 fn finished_report(issued: &Issued) -> ResetReport {
@@ -99,16 +123,22 @@ fn finished_report(issued: &Issued) -> ResetReport {
     }
 }
 
-fn tell(context: &mut Context, reset: &ResetReport, document: Option<&Receipt>) -> Result<Exit, Error> {
+fn tell(
+    context: &mut Context,
+    reset: &ResetReport,
+    document: Option<&Receipt>,
+    backup: Option<PathBuf>,
+) -> Result<Exit, Error> {
     let by = context.by.clone();
     let waiting = folded(context, &by);
     let exit = if reset.loss || !reset.left.is_empty() { Exit::LEFT } else { Exit::OK };
     if context.json {
         let receipt_text = reset.receipt.as_ref().map(|path| path.with_extension("txt"));
         let schema = "pyvorin-recovery/reset/1";
-        print_json(&Report { schema, exit: exit.code(), reset, document, receipt_text, waiting })?;
+        print_json(&Report { schema, exit: exit.code(), reset, document, receipt_text, waiting, backup })?;
         return Ok(exit);
     }
+    backup.iter().for_each(|path| print(&format!("An encrypted backup was made first: {}.", path.display())));
     document.iter().for_each(|d| print(d.text().trim_end()));
     reset.receipt.iter().for_each(|path| print(&format!("The receipt is {}, and .txt beside it.", path.display())));
     Ok(exit)
