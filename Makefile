@@ -1,7 +1,7 @@
 # Everything a fresh Debian machine with git and rustup needs to be asked for. `make help` lists it.
 .POSIX:
 .SUFFIXES:
-.PHONY: help demo test test-full test-layers bench bench-check bench-salvage image setup build fuzz clean
+.PHONY: help demo test test-full test-layers bench bench-check bench-salvage bench-backup image setup build fuzz clean
 
 help:
 	@echo 'make demo    boot a gateway whose WAL was destroyed; see what SQLite keeps and what comes back'
@@ -11,6 +11,7 @@ help:
 	@echo 'make bench   boot time against database size, the check, and every campaign in full (hours)'
 	@echo 'make bench-check  check of a 450 MB store beside a raw read and integrity_check (part of make bench)'
 	@echo 'make bench-salvage  salvage beside .recover: every damage, then a store of 500 MB'
+	@echo 'make bench-backup  backup, increment and restore of a 500 MB store beside the documented script, borg and restic'
 	@echo 'make image   a bootable disk image and initramfs for arm64 under target/image/'
 	@echo 'make fuzz    TARGET=wal SECONDS=60: libFuzzer on one reader of outside bytes (tests/fuzz); stable Rust is enough'
 	@echo 'make setup   install what is missing (as root), or say what is missing'
@@ -60,6 +61,10 @@ bench-salvage:
 	@nice cargo test --release --test salvage_damages -- --ignored --nocapture
 	@nice cargo build -q --release
 	@nice python3 tests/salvage_bench.py
+
+bench-backup: build
+	@sh tests/setup.sh full
+	@nice python3 tests/backup_bench.py
 
 image: build
 	@python3 tests/qemu/make_image.py target/image

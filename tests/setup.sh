@@ -24,7 +24,7 @@ TEXT
     # What only make test-full uses.
     [ "$full" = yes ] || return 0
     cat <<TEXT
-mmdebstrap:mmdebstrap fakeroot:fakeroot genimage:genimage grub-mkimage:grub-common mkimage:u-boot-tools
+mmdebstrap:mmdebstrap fakeroot:fakeroot gpg:gnupg borg:borgbackup restic:restic genimage:genimage grub-mkimage:grub-common mkimage:u-boot-tools
 /usr/share/OVMF/OVMF_CODE.fd:ovmf /usr/lib/grub/x86_64-efi:grub-efi-amd64-bin /usr/lib/u-boot/qemu_arm64:u-boot-qemu
 TEXT
 }

@@ -105,8 +105,12 @@ pub(in crate::backup) fn fully(
     let narrow = Settings { databases: vec![database], ..settings.clone() };
     let request = sense::Request { scope: Some(Scope::Full), ..sense::Request::new(&narrow, "backup") };
     let evidence = sense::data(machine.as_look(), &request);
-    let wants_engine =
-        evidence.databases.iter().filter_map(|d| d.structure.as_ref()).any(|s| !s.coverage.for_engine.is_empty());
+    // Without a table it is the grammar of the schema's texts, which the digest of the schema stands for.
+    let wants_engine = evidence
+        .databases
+        .iter()
+        .filter_map(|d| d.structure.as_ref())
+        .any(|s| s.coverage.for_engine.iter().any(|x| x.table.is_some()));
     let verdict = assess::assess(&evidence).databases.into_iter().next();
     let verdict = verdict.ok_or_else(|| bad("it cannot be looked at".to_string()))?;
     if verdict.structure != StructureVerdict::Sound {
