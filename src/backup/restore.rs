@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::create::proof;
 use super::unpack::{self, Unpacked, unpack};
-use super::{RESTORED, catalogue};
+use super::{RESTORED, catalogue, facts};
 use crate::archive::manifest::{File, Kind, Manifest};
 use crate::archive::{Code, Refusal};
 use crate::boot::act::{make_dirs, sha256};
@@ -118,7 +118,11 @@ pub fn open(machine: &mut dyn Machine, settings: &Settings, ask: &Ask<'_>, dir: 
     for (_, said, path) in out.databases() {
         machine.progress(&format!("checking {}", said.name));
         unpack::compare(machine.as_look(), path, said)?;
-        proof::fully(machine, settings, path, &said.name)?;
+        // The engine's word gates what is installed. What this device did not make is looked at by our own check too, which
+        // was not written by those whose mistakes somebody may be after.
+        if ask.any_device {
+            proof::fully(machine, settings, path, &said.name)?;
+        }
         let (lines, _) = machine.engine_check(path).map_err(cannot)?;
         if lines != ["ok"] {
             let text = format!("{}: {}", said.name, lines.first().map_or("", String::as_str));
@@ -291,9 +295,15 @@ fn database_target(
     let mut staged = staged.to_path_buf();
     if is_queue && let Queue::Younger(seconds) = ask.queue {
         staged = younger(machine, settings, database, &staged, seconds)?;
+        let (lines, _) = machine.engine_check(&staged)?;
+        if lines != ["ok"] {
+            return Ok(Err(format!(
+                "its younger rows make no sound queue: {}",
+                lines.first().map_or("", String::as_str)
+            )));
+        }
     }
-    let (_, tables) = machine.engine_check(&staged)?;
-    let rows: BTreeMap<String, u64> = tables.into_iter().map(|t| (t.table, t.rows)).collect();
+    let rows = facts::of(machine.as_look(), &staged, &database.name)?.rows;
     if is_queue {
         restored.queue_rows = rows.values().sum();
     }
