@@ -21,18 +21,27 @@ BINARY = TOP / "target/x86_64-unknown-linux-musl/release/pyvorin-recovery"
 
 
 def measured(name, *argv, env=None, cwd=None, ok=(0,), shell=False):
-    """Runs a program: CPU seconds, wall seconds, peak MiB of the largest process, what it printed."""
+    """Runs a program: CPU seconds, wall seconds, peak MiB (of the shell where there is one), what it printed."""
     begun = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = subprocess.Popen(argv[0] if shell else argv, stdout=out, stderr=err, env=env, cwd=cwd, shell=shell)
-        _, status, used = os.wait4(child.pid, 0)
+        peak, done = 0, 0
+        while not done:
+            # Of the program alone: what rusage calls the peak counts this interpreter too, from before the exec.
+            try:
+                status = pathlib.Path(f"/proc/{child.pid}/status").read_text()
+                peak = max([peak] + [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")])
+            except OSError:
+                pass
+            done, status, used = os.wait4(child.pid, os.WNOHANG)
+            time.sleep(0.01)
         child.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
         text = out.read().decode(errors="replace")
         if child.returncode not in ok:
             sys.exit(f"{name}: exit {child.returncode}: {err.read().decode(errors='replace')[-2000:]}")
-    result = {"cpu": used.ru_utime + used.ru_stime, "wall": time.monotonic() - begun, "rss": used.ru_maxrss / 1024, "out": text}
+    result = {"cpu": used.ru_utime + used.ru_stime, "wall": time.monotonic() - begun, "rss": peak / 1024, "out": text}
     print(f"  {name:<44} {result['cpu']:7.2f} CPU s  {result['wall']:7.2f} s  {result['rss']:6.1f} MiB", flush=True)
     return result
 

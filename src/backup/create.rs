@@ -293,7 +293,7 @@ fn seal(
     members: &[Member],
     (partial, recipients): (&Path, &[x25519::Recipient]),
 ) -> Result<Written, Fault> {
-    let effort = Effort { level: i32::try_from(settings.backup_level).unwrap_or(3), workers: settings.backup_workers };
+    let effort = Effort { level: i32::try_from(settings.backup_level).unwrap_or(2), workers: settings.backup_workers };
     let inputs: Vec<_> = members.iter().map(|m| m.reader(machine)).collect::<io::Result<_>>()?;
     let mut output = Output::create(machine, partial, Some(&keys.signing))?;
     let mut sealer = Sealer::new(&mut output, recipients, effort)?;

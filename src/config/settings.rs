@@ -236,7 +236,7 @@ impl Settings {
             backup_recipients: Vec::new(),
             backup_keep_days: 30,
             backup_keep_verified: 3,
-            backup_level: 3,
+            backup_level: 2,
             backup_workers: 0,
             backup_rate_mib: 0,
             backup_increments: 6,
