@@ -232,7 +232,7 @@ fn one_lost_copy_is_reported_and_the_other_is_used() {
 #[test]
 fn copies_of_a_newer_version_are_left_untouched() {
     let good = file::read(None, None, 3).encode_next(&SlotsState::fresh(3)).unwrap().bytes;
-    let facts = "pyvorin slots format=3 min_reader=3";
+    let facts = "pyvorin slots format=99 min_reader=99";
     let crc = crc32fast::hash(format!("{facts}\n{{}}").as_bytes());
     let newer = format!("{facts} crc={crc:08x} len=2\n{{}}");
     let read = file::read(Some(&good), Some(newer.as_bytes()), 3);

@@ -149,9 +149,6 @@ fn told(e: &age::DecryptError, failed: &Cell<Layer>) -> Refusal {
         age::DecryptError::DecryptionFailed
         | age::DecryptError::InvalidMac
         | age::DecryptError::KeyDecryptionFailed => Refusal::new(Code::Altered, "its header was altered"),
-        age::DecryptError::UnknownFormat => {
-            Refusal::new(Code::Newer, "its header is of a version of age that is not known here")
-        }
         // In our own words: the library's come with a translation machinery of 200 KB.
         _ => Refusal::new(Code::BadHeader, "its header is none"),
     }

@@ -160,13 +160,13 @@ fn base(found: &[Found], most: u32) -> Option<Found> {
     (on_it < most as usize).then(|| newest.clone())
 }
 
-/// Removes what a cut left: the directory of work, and signatures whose archive never got its name.
+/// Removes what a cut left: directories of work, which hold databases in the clear, and signatures whose archive never got
+/// its name. The caller holds the lock: nobody is at work in them.
 ///
 /// # Errors
 /// The directory of backups cannot be written.
 pub fn tidy(machine: &mut dyn Machine, settings: &Settings) -> io::Result<()> {
     let dir = &settings.backup_dir;
-    discard(machine, &dir.join(WORK))?;
     let names = match machine.list(dir) {
         Ok(names) => names,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -174,6 +174,10 @@ pub fn tidy(machine: &mut dyn Machine, settings: &Settings) -> io::Result<()> {
     };
     let mut gone = false;
     for name in names.iter().filter_map(|n| n.to_str()) {
+        if name.starts_with(WORK) {
+            discard(machine, &dir.join(name))?;
+            continue;
+        }
         let stray = name.strip_suffix(".tmp").unwrap_or(name);
         let Some(archive) = stray.strip_suffix(super::SIGNATURE) else { continue };
         let ours = ArchiveName::parse(archive).is_some();

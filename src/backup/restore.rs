@@ -5,6 +5,8 @@
 //! a directory nor an owner. Keys, certificates, the keyring and our own configuration are never put in place, whatever an
 //! archive holds.
 
+mod config;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,8 +16,8 @@ use serde::Serialize;
 
 use super::create::proof;
 use super::unpack::{self, Unpacked, unpack};
-use super::{RESTORED, catalogue, facts};
-use crate::archive::manifest::{File, Kind, Manifest};
+use super::{RESTORED, facts};
+use crate::archive::manifest::{Kind, Manifest};
 use crate::archive::{Code, Refusal};
 use crate::boot::act::{make_dirs, sha256};
 use crate::boot::plan::side;
@@ -23,7 +25,7 @@ use crate::boot::stage::discard;
 use crate::boot::{chain, install, queue, saved};
 use crate::config::{Database, DatabaseKind, Settings};
 use crate::edge::engine::queue::Load;
-use crate::edge::{FileKind, Look, Machine, durable};
+use crate::edge::{Look, Machine, durable};
 use crate::journal::{self, Intent, Phase, STAGE, Target};
 use crate::sqlite::check::Scope;
 use crate::sqlite::salvage::SavedSchema;
@@ -143,8 +145,10 @@ pub fn restore(machine: &mut dyn Machine, settings: &Settings, ask: &Ask<'_>) ->
             return Err(Refusal::new(Code::Io, "an interrupted operation is still open; `repair` finishes it first"));
         }
     }
+    // No operation is open and nobody else is at work here: whatever is staged was left by a cut, in the clear.
+    discard(machine, &settings.data_dir.join(STAGE)).map_err(cannot)?;
     for path in settings.config_paths.iter().filter(|_| ask.config) {
-        tidy(machine, path, 0).map_err(cannot)?;
+        config::tidy(machine, path, 0).map_err(cannot)?;
     }
     let now = machine.clock();
     let mut op = String::new();
@@ -212,7 +216,7 @@ fn prepare(
                 Some(database) => database_target(machine, settings, ask, database, path, &mut restored),
                 None => Ok(Err("no database of that name is configured here".to_string())),
             },
-            None => config_target(machine, settings, ask, file, path, op),
+            None => config::target(machine, settings, ask, file, path, op),
         };
         match target.map_err(cannot)? {
             Ok(target) => {
@@ -357,86 +361,6 @@ fn younger(
     Ok(out)
 }
 
-/// A file of the configuration goes below a configured path, beside which it is staged: it may be another file system.
-fn config_target(
-    machine: &mut dyn Machine,
-    settings: &Settings,
-    ask: &Ask<'_>,
-    file: &File,
-    unpacked: &Path,
-    op: &str,
-) -> Placed {
-    if !ask.config {
-        return Ok(Err("the configuration was not asked for (--config)".to_string()));
-    }
-    let Some(relative) = file.name.strip_prefix("config/") else {
-        return Ok(Err("it is no file of the configuration".to_string()));
-    };
-    let path = settings.root.join(relative);
-    if !settings.config_paths.iter().any(|allowed| path.starts_with(allowed)) {
-        return Ok(Err("it lies below no path of [backup] config".to_string()));
-    }
-    let parts: Vec<&str> = relative.split('/').collect();
-    let never =
-        |p: &&str| settings.config_exclude.iter().any(|e| e == p) || **p == *"recovery.toml" || **p == *"keyring.json";
-    if parts.iter().any(never) || path.starts_with(&settings.state_dir) {
-        return Ok(Err("a file of this kind is never restored".to_string()));
-    }
-    for dir in path.ancestors().skip(1) {
-        // A link among its directories would lead somewhere else.
-        if machine.stat(dir)?.is_some_and(|s| s.kind != FileKind::Directory) {
-            return Ok(Err(format!("{} is no directory", dir.display())));
-        }
-    }
-    let Some(parent) = path.parent() else { return Ok(Err("it has no directory".to_string())) };
-    make_dirs(machine, parent)?;
-    let like = machine.stat(&path)?;
-    if like.is_some_and(|s| s.kind != FileKind::File) {
-        return Ok(Err("what stands there is no file".to_string()));
-    }
-    let mut name = path.as_os_str().to_os_string();
-    name.push(format!(".{op}"));
-    let staged = PathBuf::from(name);
-    machine.copy(unpacked, &staged)?;
-    let dir = machine.stat(parent)?;
-    let (uid, gid, mode) =
-        like.map_or((dir.map_or(0, |d| d.uid), dir.map_or(0, |d| d.gid), 0o640), |s| (s.uid, s.gid, s.mode));
-    machine.set_owner(&staged, uid, gid, mode)?;
-    machine.sync_file(&staged)?;
-    machine.sync_dir(parent)?;
-    Ok(Ok(Target {
-        database: "configuration".to_string(),
-        path,
-        staged,
-        sha256: file.sha256.clone(),
-        retire: Vec::new(),
-        kept: PathBuf::new(),
-    }))
-}
-
-/// Removes what a cut left beside files of the configuration before the operation was on record.
-fn tidy(machine: &mut dyn Machine, dir: &Path, depth: usize) -> io::Result<()> {
-    let names = match machine.list(dir) {
-        Ok(names) => names,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
-        Err(e) => return Err(e),
-    };
-    for name in names {
-        let path = dir.join(&name);
-        let marked = name.to_str().and_then(|n| n.rsplit_once(&format!("-{KIND}-")));
-        let staged = marked.is_some_and(|(head, tail)| {
-            let clock = head.rsplit_once('.').map_or("", |(_, clock)| clock);
-            tail.len() == 8 && !clock.is_empty() && clock.bytes().all(|b| b.is_ascii_digit())
-        });
-        match machine.stat(&path)?.map(|s| s.kind) {
-            Some(FileKind::File) if staged => machine.unlink(&path)?,
-            Some(FileKind::Directory) if depth < 8 => tidy(machine, &path, depth + 1)?,
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 /// Second names for everything that is displaced, each target in a directory of its own.
 fn preserve(machine: &mut dyn Machine, settings: &Settings, targets: &mut [Target], kept: &Path) -> io::Result<()> {
     for (n, target) in (1..).zip(targets.iter_mut()) {
@@ -497,14 +421,4 @@ fn note(
         "chain_head": heads(look, settings, targets),
     })
     .to_string()
-}
-
-/// The newest archive that is there, by its number.
-///
-/// # Errors
-/// The directory of backups cannot be read.
-pub fn newest(look: &dyn Look, settings: &Settings) -> io::Result<Option<PathBuf>> {
-    let catalogue = catalogue::read(look, settings)?;
-    let found = catalogue::archives(look, settings, &catalogue)?;
-    Ok(found.last().map(|f| settings.backup_dir.join(&f.backup.name)))
 }

@@ -319,6 +319,8 @@ pub fn replace(
             return Err(io::Error::other("an interrupted operation is still open; `repair` finishes it first"));
         }
     }
+    // No operation is open and nobody else is at work here: whatever is staged was left by a cut.
+    discard(machine, &settings.data_dir.join(STAGE))?;
     let files = &found.verdict.files;
     let payload: u64 = what.load.items.iter().map(|i| i.payload.len() as u64 + 128).sum();
     let need = payload.saturating_mul(2).max(files.bytes).saturating_add(MARGIN);

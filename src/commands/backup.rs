@@ -175,6 +175,8 @@ fn verify(context: &mut Context, asked: &Verify) -> Result<Exit, Error> {
         device: None,
     };
     if !asked.identities.is_empty() {
+        // Whoever tidies up takes what lies there for rubbish.
+        let _locks = alone(context)?;
         let keys = identities(context, &asked.identities)?;
         let keys: Vec<&dyn Identity> = keys.iter().map(|k| k as &dyn Identity).collect();
         let scratch = scratch(&settings, &archive);
