@@ -168,6 +168,15 @@ fn write_until(path: &Path, stop: &AtomicBool, pause: bool) -> Vec<u64> {
     micros
 }
 
+/// Ends the writer, also where an assertion beside it fails: the scope waits for it.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn backups_beside_a_writer(count: usize, pause: bool) -> (Vec<u64>, u64) {
     let desk = desk("increments = 3");
     let store = desk.site.db();
@@ -179,6 +188,7 @@ fn backups_beside_a_writer(count: usize, pause: bool) -> (Vec<u64>, u64) {
     let stop = AtomicBool::new(false);
     let (micros, mut counts) = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write_until(&store, &stop, pause));
+        let done = Stop(&stop);
         std::thread::sleep(Duration::from_millis(100));
         let mut counts: Vec<i64> = Vec::new();
         for n in 0..count {
@@ -211,7 +221,7 @@ fn backups_beside_a_writer(count: usize, pause: bool) -> (Vec<u64>, u64) {
                 std::fs::remove_file(&archive).unwrap();
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(done);
         (writer.join().unwrap(), counts)
     });
     let grew = counts.windows(2).filter(|w| w[1] > w[0]).count();
