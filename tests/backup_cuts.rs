@@ -197,6 +197,69 @@ fn a_restore_cut_anywhere_leaves_the_old_files_or_the_new_ones() {
 }
 
 #[test]
+fn storage_that_loses_or_alters_what_was_put_in_place_gets_every_original_back() {
+    let operations = Identity::generate();
+    let settings = settings(&operations);
+    let mut m = machine(&settings);
+    create::create(&mut m, &settings, true, "T-1").unwrap();
+    let archive = archives(&m, &settings)[0].0.clone();
+    let old = store(25);
+    let m = with(&old, m).with_file("/etc/pyvorin/agent.toml", *b"old = 1\n").after_shutdown();
+    let go = |m: &mut SimMachine| {
+        let identities: [&dyn age::Identity; 1] = [&operations];
+        let ask = Ask {
+            archive: &archive,
+            base: None,
+            identities: &identities,
+            config: true,
+            any_device: false,
+            queue: Queue::All,
+            by: "T-1",
+        };
+        restore(m, &settings, &ask)
+    };
+    let mut whole = m.clone();
+    go(&mut whole).unwrap();
+    let (mut altered, mut lost) = (0, 0);
+    for n in 1..=whole.op_count() {
+        let mut m = m.clone();
+        m.cut_after_op(n, CutMode::Applied, 0);
+        drop(go(&mut m));
+        let mut m = m.after_cut();
+        let record = m.bytes(format!("{STATE}/intent")).unwrap_or_default();
+        let phase = |word: &str| record.windows(word.len()).any(|w| w == word.as_bytes());
+        let staged: Vec<PathBuf> = m
+            .paths()
+            .into_iter()
+            .filter(|p| p.to_string_lossy().contains("agent.toml.") && m.bytes(p).is_some())
+            .collect();
+        if phase("\"SWAPPED\"") {
+            m.write_at(Path::new(DB), 5000, b"rot").unwrap();
+            m.sync_file(Path::new(DB)).unwrap();
+            altered += 1;
+        } else if phase("\"COMMIT\"") && m.bytes(format!("{DB}-wal")).is_none() && !staged.is_empty() {
+            // The database may be in place; its configuration cannot be any more.
+            m.unlink(&staged[0]).unwrap();
+            lost += 1;
+        } else {
+            continue;
+        }
+        for _ in 0..2 {
+            boot::run(&mut m, &settings, &BootRequest::default(), &mut |_| {});
+            let config = m.bytes("/etc/pyvorin/agent.toml");
+            assert_eq!((m.bytes(DB), m.bytes(format!("{DB}-wal"))), (Some(old.db.clone()), old.wal.clone()), "cut {n}");
+            assert_eq!((rows(&m), config), (25, Some(b"old = 1\n".to_vec())), "cut {n}");
+            assert!(m.bytes(format!("{DATA}/.pyvorin-intent")).is_none(), "cut {n}: still open");
+        }
+        let events = boot::events::load(m.as_look(), &settings).unwrap();
+        let told = |word: &str| events.events().filter(|e| e.event == word).count();
+        assert_eq!((told("restore"), told("restore_taken_back")), (0, 1), "cut {n}");
+    }
+    println!("{altered} times altered, {lost} times lost");
+    assert!(altered > 0 && lost > 0, "{altered} {lost}");
+}
+
+#[test]
 fn an_archive_that_goes_is_gone_or_whole_and_leaves_no_signature_behind() {
     let operations = Identity::generate();
     let settings = settings(&operations);
@@ -240,8 +303,34 @@ fn a_full_disk_fails_the_backup_and_nothing_else() {
         assert!(made.is_err() || found.len() == 1, "call {n}: said to be made, and is not there");
         assert_eq!(rows(&m), 60);
     }
+    // Nothing goes for a backup that would not fit all the same.
+    let mut m = whole.clone();
+    (0..5).for_each(|_| drop(create::create(&mut m, &settings, true, "T-1").unwrap()));
+    let before = archives(&m, &settings);
+    m.set_free_bytes(1 << 20);
+    assert!(matches!(create::create(&mut m, &settings, true, "T-1"), Err(create::Fault::Room(_))));
+    assert_eq!((before.len(), archives(&m, &settings)), (6, before));
     let mut m = begin();
     m.set_free_bytes(1 << 20);
     let refused = create::create(&mut m, &settings, true, "T-1");
     assert!(matches!(&refused, Err(create::Fault::Room(why)) if why.contains("MiB are needed")), "{refused:?}");
+}
+
+#[test]
+fn archives_of_other_devices_are_nobodys_to_count_or_delete_and_an_open_operation_comes_first() {
+    let operations = Identity::generate();
+    let settings = settings(&operations);
+    let mut m = machine(&settings);
+    create::create(&mut m, &settings, true, "T-1").unwrap();
+    let other = format!("{DATA}/backups/pyvorin-GW-2-20200101T000000Z-000900.tar.zst.age");
+    let mut m = m.with_file(&other, *b"theirs").with_file(format!("{other}.minisig"), *b"theirs");
+    create::create(&mut m, &settings, false, "T-1").unwrap();
+    let found = archives(&m, &settings);
+    assert!(found.len() == 2 && found.iter().all(|(p, _)| !p.to_string_lossy().contains("GW-2")), "{found:?}");
+    assert!(found[1].0.to_string_lossy().contains("-000002."), "it was counted: {found:?}");
+    assert!(m.bytes(&other).is_some() && m.bytes(format!("{other}.minisig")).is_some());
+    let mut m = m.with_file(format!("{DATA}/.pyvorin-intent"), *b"open");
+    let refused = create::create(&mut m, &settings, true, "T-1").unwrap_err();
+    assert!(format!("{refused:?}").contains("still open"), "{refused:?}");
+    assert_eq!(archives(&m, &settings).len(), 2);
 }

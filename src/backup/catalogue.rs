@@ -4,7 +4,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::signature;
+use super::{device, signature};
 use crate::boot::act::make_dirs;
 use crate::boot::sense::read_record;
 use crate::config::Settings;
@@ -92,7 +92,8 @@ pub struct Found {
     pub signed: bool,
 }
 
-/// Archives in the directory of backups, oldest first by their numbers. Files with other names are left out.
+/// This device's archives in the directory of backups, oldest first by their numbers. Those of other devices are nobody's to
+/// count, to build on or to delete here, and are left out with all other files.
 ///
 /// # Errors
 /// The directory cannot be read; a missing one is empty.
@@ -103,8 +104,9 @@ pub fn archives(look: &dyn Look, settings: &Settings, catalogue: &Catalogue) -> 
         Err(e) => return Err(e),
     };
     let mut found = Vec::new();
+    let own = device::id(look, settings);
     for text in names.iter().filter_map(|n| n.to_str()) {
-        let Some(name) = ArchiveName::parse(text) else { continue };
+        let Some(name) = ArchiveName::parse(text).filter(|n| own.as_deref() == Some(n.device())) else { continue };
         let path = settings.backup_dir.join(text);
         let Some(stat) = look.stat(&path)?.filter(|s| s.kind == FileKind::File) else { continue };
         // What was replaced by another file of that name is not what was proved.

@@ -19,7 +19,7 @@ use crate::audit::events::New;
 use crate::audit::json;
 use crate::boot::act::make_dirs;
 use crate::boot::stage::discard;
-use crate::boot::{chain, events};
+use crate::boot::{chain, events, install};
 use crate::config::Settings;
 use crate::edge::{Look, Machine, durable};
 use crate::retention::{self, ArchiveName, Rule};
@@ -115,6 +115,7 @@ pub fn create(machine: &mut dyn Machine, settings: &Settings, full: bool, by: &s
 }
 
 fn prepare(machine: &mut dyn Machine, settings: &Settings, full: bool) -> Result<Plan, Fault> {
+    install::none_open(machine, settings)?;
     let Some(keys) = device::keys(machine.as_look(), settings)? else {
         return setup("this device has no keys yet", "run `key init` once");
     };
@@ -137,8 +138,9 @@ fn prepare(machine: &mut dyn Machine, settings: &Settings, full: bool) -> Result
     }
     let catalogue = catalogue::read(machine.as_look(), settings)?;
     let found = catalogue::archives(machine.as_look(), settings, &catalogue)?;
-    let highest = found.iter().map(|f| f.backup.sequence).chain([catalogue.sequence]).max().unwrap_or(0);
-    let Some(name) = ArchiveName::new(&device, machine.clock(), highest + 1) else {
+    let backups: Vec<_> = found.iter().map(|f| f.backup.clone()).collect();
+    let sequence = retention::next_sequence(&backups, Some(catalogue.sequence));
+    let Some(name) = ArchiveName::new(&device, machine.clock(), sequence) else {
         return setup(
             format!("no archive can be named for the device {device}"),
             "set [device] id to letters and digits",
@@ -200,12 +202,15 @@ fn room(machine: &mut dyn Machine, settings: &Settings, need: u64) -> Result<(),
     let found = catalogue::archives(machine.as_look(), settings, &catalogue)?;
     let backups: Vec<_> = found.into_iter().map(|f| f.backup).collect();
     let rule = Rule { keep_days: settings.backup_keep_days, keep_verified: settings.backup_keep_verified };
-    for decision in retention::room(&backups, rule, need - free).iter().filter(|d| !d.keep) {
-        log::warn!("{} goes, because room is needed for the next backup", decision.name);
-        remove(machine, settings, &decision.name)?;
-    }
-    let free = machine.free_bytes(&settings.backup_dir)?;
-    if free >= need {
+    let decisions = retention::room(&backups, rule, need - free);
+    let going = retention::drops(&backups, &decisions);
+    let won: u64 = backups.iter().filter(|b| going.contains(&b.name.as_str())).map(|b| b.length).sum();
+    // Nothing goes for a backup that would not fit all the same.
+    if free.saturating_add(won) >= need {
+        for name in going {
+            log::warn!("{name} goes, because room is needed for the next backup");
+            remove(machine, settings, name)?;
+        }
         return Ok(());
     }
     let dir = settings.backup_dir.display();
@@ -299,7 +304,7 @@ fn seal(
 ) -> Result<Written, Fault> {
     let effort = Effort { level: i32::try_from(settings.backup_level).unwrap_or(2), workers: settings.backup_workers };
     let inputs: Vec<_> = members.iter().map(|m| m.reader(machine)).collect::<io::Result<_>>()?;
-    let mut output = Output::create(machine, partial, Some(&keys.signing))?;
+    let mut output = Output::create(machine, partial, &keys.signing)?;
     let mut sealer = Sealer::new(&mut output, recipients, effort)?;
     let bytes = manifest.encode();
     sealer.member(manifest::NAME, bytes.len() as u64, manifest.created)?;
@@ -335,7 +340,7 @@ fn publish(
         io::ErrorKind::PermissionDenied => Ok(()),
         _ => Err(e),
     })?;
-    durable::replace(machine, &signature(&archive), written.signature.clone().unwrap_or_default().as_bytes())?;
+    durable::replace(machine, &signature(&archive), written.signature.as_bytes())?;
     machine.rename(partial, &archive)?;
     machine.sync_dir(&settings.backup_dir)?;
     machine.sync_dir(&plan.work)?;

@@ -18,7 +18,7 @@ pub struct Output<'a> {
     at: u64,
     waiting: Vec<u8>,
     hash: Sha256,
-    signer: Option<Signer<'a>>,
+    signer: Signer<'a>,
 }
 
 /// What was written.
@@ -28,8 +28,8 @@ pub struct Written {
     pub len: u64,
     /// SHA-256, lower-case hex.
     pub sha256: String,
-    /// The signature file, where a key was given.
-    pub signature: Option<String>,
+    /// The signature file.
+    pub signature: String,
 }
 
 impl<'a> Output<'a> {
@@ -37,24 +37,17 @@ impl<'a> Output<'a> {
     ///
     /// # Errors
     /// It cannot be created.
-    pub fn create(machine: &'a mut dyn Machine, path: &Path, key: Option<&'a SigningKey>) -> io::Result<Self> {
+    pub fn create(machine: &'a mut dyn Machine, path: &Path, key: &'a SigningKey) -> io::Result<Self> {
         machine.write(path, &[])?;
-        let signer = key.map(Signer::new);
+        let signer = Signer::new(key);
         let waiting = Vec::with_capacity(PIECE);
         Ok(Self { machine, path: path.to_path_buf(), at: 0, waiting, hash: Sha256::new(), signer })
-    }
-
-    /// The machine, for whoever reads while this is written.
-    pub fn machine(&self) -> &dyn Machine {
-        self.machine
     }
 
     fn put(&mut self) -> io::Result<()> {
         self.machine.write_at(&self.path, self.at, &self.waiting)?;
         self.hash.update(&self.waiting);
-        if let Some(signer) = &mut self.signer {
-            signer.update(&self.waiting);
-        }
+        self.signer.update(&self.waiting);
         self.at += self.waiting.len() as u64;
         self.waiting.clear();
         Ok(())
@@ -67,7 +60,7 @@ impl<'a> Output<'a> {
     pub fn finish(mut self, comment: &str) -> io::Result<Written> {
         self.put()?;
         self.machine.sync_file(&self.path)?;
-        let signature = self.signer.take().map(|s| s.finish(comment));
+        let signature = self.signer.finish(comment);
         Ok(Written { len: self.at, sha256: format!("{:x}", self.hash.finalize()), signature })
     }
 }

@@ -19,8 +19,7 @@ use super::unpack::{self, Unpacked, unpack};
 use super::{RESTORED, facts};
 use crate::archive::manifest::{Kind, Manifest};
 use crate::archive::{Code, Refusal};
-use crate::boot::act::{make_dirs, sha256};
-use crate::boot::plan::side;
+use crate::boot::act::{make_dirs, second_name, sha256, side_files};
 use crate::boot::stage::discard;
 use crate::boot::{chain, install, queue, saved};
 use crate::config::{Database, DatabaseKind, Settings};
@@ -140,11 +139,7 @@ pub fn open(machine: &mut dyn Machine, settings: &Settings, ask: &Ask<'_>, dir: 
 /// Why nothing was changed; or, from the swap on, what could not be finished and is by the next boot.
 pub fn restore(machine: &mut dyn Machine, settings: &Settings, ask: &Ask<'_>) -> Result<Restored, Refusal> {
     let cannot = |e: io::Error| Refusal::new(Code::Io, e.to_string());
-    for open in [settings.state_dir.join(journal::FILE), settings.data_dir.join(journal::MIRROR)] {
-        if machine.stat(&open).map_err(cannot)?.is_some() {
-            return Err(Refusal::new(Code::Io, "an interrupted operation is still open; `repair` finishes it first"));
-        }
-    }
+    install::none_open(machine, settings).map_err(cannot)?;
     // No operation is open and nobody else is at work here: whatever is staged was left by a cut, in the clear.
     discard(machine, &settings.data_dir.join(STAGE)).map_err(cannot)?;
     for path in settings.config_paths.iter().filter(|_| ask.config) {
@@ -321,19 +316,15 @@ fn database_target(
     let owner = database.owner.unwrap_or(like);
     machine.set_owner(&staged, owner.0, owner.1, database.mode)?;
     machine.sync_file(&staged)?;
-    let mut retire = Vec::new();
-    for suffix in ["-wal", "-journal", "-shm"] {
-        let path = side(&database.location, suffix);
-        if machine.stat(&path)?.is_some() {
-            retire.push(path);
-        }
+    if let Some(dir) = staged.parent() {
+        machine.sync_dir(dir)?;
     }
     Ok(Ok(Target {
         database: database.name.clone(),
         path: database.location.clone(),
         sha256: sha256(machine.as_look(), &staged)?,
         staged,
-        retire,
+        retire: side_files(machine, &database.location)?,
         kept: PathBuf::new(),
     }))
 }
@@ -372,15 +363,7 @@ fn preserve(machine: &mut dyn Machine, settings: &Settings, targets: &mut [Targe
             if machine.stat(path)?.is_none() {
                 continue;
             }
-            let second = into.join(name);
-            match machine.link(path, &second) {
-                Ok(()) => {}
-                Err(e) if matches!(e.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::Unsupported) => {
-                    machine.copy(path, &second)?;
-                }
-                Err(e) => return Err(e),
-            }
-            machine.sync_file(&second)?;
+            second_name(machine, path, &into.join(name))?;
         }
         machine.sync_dir(&into)?;
         target.kept = into;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::evidence::FsckLevel;
 use super::outcome::{Detail, Outcome, StepResult};
-use super::plan::trial_key;
+use super::plan::{side, trial_key};
 use super::sense::{TRIALS, UNCLEAN, read_record, small_file};
 use super::step::{Plan, Step};
 use super::{events, install, reset, stage};
@@ -231,6 +231,35 @@ pub fn preserve(
     machine.sync_dir(&settings.data_dir)?;
     let text = format!("{} files preserved in {}", files.len(), into.display());
     Ok(Detail { text, quarantine: Some(into.to_path_buf()), digests, ..Detail::default() })
+}
+
+/// Gives the file `from` the name `to` as well, durably but for the directory; where the file system has none to give, a copy
+/// with the same owner and mode.
+pub fn second_name(machine: &mut dyn Machine, from: &Path, to: &Path) -> io::Result<()> {
+    if let Err(e) = machine.link(from, to) {
+        match e.kind() {
+            io::ErrorKind::CrossesDevices | io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied => {
+                machine.copy(from, to)?;
+                if let Some(s) = machine.stat(from)? {
+                    machine.set_owner(to, s.uid, s.gid, s.mode)?;
+                }
+            }
+            _ => return Err(e),
+        }
+    }
+    machine.sync_file(to)
+}
+
+/// Side files of a database that are there: what must lose its name before another file takes the place.
+pub fn side_files(machine: &dyn Machine, location: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for suffix in ["-wal", "-journal", "-shm"] {
+        let path = side(location, suffix);
+        if machine.stat(&path)?.is_some() {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 fn same_file(machine: &dyn Machine, a: &Path, b: &Path) -> io::Result<bool> {

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use super::act::sha256;
+use super::act::{second_name, sha256};
 use super::events;
 use super::outcome::Detail;
 use super::reset;
@@ -12,6 +12,7 @@ use super::sense::{holders, read_record};
 use super::stage::discard;
 use crate::audit::events::New;
 use crate::audit::json::{self, Value};
+use crate::backup::restore;
 use crate::config::Settings;
 use crate::edge::{Machine, durable};
 use crate::journal::{self, Intent, Phase, Target};
@@ -56,11 +57,18 @@ pub fn resume(machine: &mut dyn Machine, settings: &Settings, op: &str) -> io::R
         nobody(machine, &intent)?;
     }
     if intent.phase == Phase::Commit && !can_go_forward(machine, &intent)? {
+        // Some of its files may be in place already, and belong together with those that cannot be.
+        if intent.kind == restore::KIND {
+            return begin_back(machine, settings, &mut intent);
+        }
         take_back(machine, settings, &intent)?;
         let text = "the staged file was lost; the originals were put back from quarantine";
         return Ok(Detail { text: text.to_string(), ..Detail::default() });
     }
     let done = forward(machine, settings, &mut intent)?;
+    if intent.phase == Phase::Rollback {
+        return Ok(done);
+    }
     let mut detail: Detail = serde_json::from_str(&intent.outcome).unwrap_or(done);
     detail.action = detail.action.or_else(|| Some("finished".to_string()));
     detail.text = format!("an operation interrupted by a power cut was finished ({op})");
@@ -88,10 +96,8 @@ fn forward(machine: &mut dyn Machine, settings: &Settings, intent: &mut Intent) 
                     )));
                 }
             } else if sha256(machine.as_look(), &target.path)? != target.sha256 {
-                if intent.kind == crate::backup::restore::KIND {
-                    intent.phase = Phase::Rollback;
-                    save(machine, settings, intent)?;
-                    return back(machine, settings, intent);
+                if intent.kind == restore::KIND {
+                    return begin_back(machine, settings, intent);
                 }
                 let text = "the new database does not read back as written: the storage is failing; the originals are in quarantine";
                 return Err(io::Error::other(text));
@@ -112,6 +118,12 @@ fn forward(machine: &mut dyn Machine, settings: &Settings, intent: &mut Intent) 
     Ok(detail)
 }
 
+fn begin_back(machine: &mut dyn Machine, settings: &Settings, intent: &mut Intent) -> io::Result<Detail> {
+    intent.phase = Phase::Rollback;
+    save(machine, settings, intent)?;
+    back(machine, settings, intent)
+}
+
 /// Every displaced file back under its name, from where it was kept; then the operation is forgotten. Where nothing was
 /// displaced the new file goes. The agent waits meanwhile: the mirror stands.
 fn back(machine: &mut dyn Machine, settings: &Settings, intent: &Intent) -> io::Result<Detail> {
@@ -126,7 +138,7 @@ fn back(machine: &mut dyn Machine, settings: &Settings, intent: &Intent) -> io::
             aside.push(".back");
             let aside = Path::new(&aside);
             machine.unlink(aside)?;
-            machine.link(&original, aside)?;
+            second_name(machine, &original, aside)?;
             machine.rename(aside, path)?;
         }
         if let Some(parent) = target.path.parent() {
@@ -135,7 +147,7 @@ fn back(machine: &mut dyn Machine, settings: &Settings, intent: &Intent) -> io::
     }
     let done = New { event: "restore_taken_back".to_string(), ..event(machine.clock(), intent) };
     events::note(machine, settings, &done);
-    discard(machine, &intent.stage)?;
+    throw_away(machine, intent)?;
     close(machine, settings)?;
     let text =
         "the restored files did not read back as written, so the originals are in place again; the storage is failing";
@@ -241,6 +253,19 @@ fn throw_away(machine: &mut dyn Machine, intent: &Intent) -> io::Result<()> {
         durable::remove(machine, &target.staged)?;
     }
     discard(machine, &intent.stage)
+}
+
+/// Refuses to begin an operation while another one is open: its files are neither the old nor the new ones.
+///
+/// # Errors
+/// One is open, or that cannot be seen.
+pub fn none_open(machine: &dyn Machine, settings: &Settings) -> io::Result<()> {
+    for open in [settings.state_dir.join(journal::FILE), settings.data_dir.join(journal::MIRROR)] {
+        if machine.stat(&open)?.is_some() {
+            return Err(io::Error::other("an interrupted operation is still open; `repair` finishes it first"));
+        }
+    }
+    Ok(())
 }
 
 /// Forgets the operation: mirror first, record last.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::act::{make_dirs, preserve, sha256};
+use super::act::{make_dirs, preserve, sha256, side_files};
 use super::assess::StructureVerdict;
 use super::install;
 use super::outcome::{Detail, Resumed};
@@ -314,11 +314,7 @@ pub fn replace(
     found: &Found,
     mut what: Replacement,
 ) -> io::Result<Replaced> {
-    for open in [settings.state_dir.join(journal::FILE), settings.data_dir.join(journal::MIRROR)] {
-        if machine.stat(&open)?.is_some() {
-            return Err(io::Error::other("an interrupted operation is still open; `repair` finishes it first"));
-        }
-    }
+    install::none_open(machine, settings)?;
     // No operation is open and nobody else is at work here: whatever is staged was left by a cut.
     discard(machine, &settings.data_dir.join(STAGE))?;
     let files = &found.verdict.files;
@@ -445,13 +441,7 @@ fn prepare(
         machine.sync_dir(parent)?;
     }
     machine.sync_dir(&settings.data_dir)?;
-    let mut retire = Vec::new();
-    for suffix in ["-wal", "-journal", "-shm"] {
-        let path = side(&database.location, suffix);
-        if machine.stat(&path)?.is_some() {
-            retire.push(path);
-        }
-    }
+    let retire = side_files(machine, &database.location)?;
     let loaded = what.load.items.len().saturating_sub(refused.len());
     let note = serde_json::json!({
         "database": database.name,

@@ -18,7 +18,7 @@ use crate::cli::{BackupCommand, Verify};
 use crate::config::Settings;
 use crate::edge::{Look, Machine};
 use crate::error::{Error, ErrorKind, Exit};
-use crate::retention::{self, Decision, Now, Rule};
+use crate::retention::{self, Now, Rule};
 
 /// Runs one of them.
 pub fn run(context: &mut Context, what: BackupCommand) -> Result<Exit, Error> {
@@ -189,6 +189,8 @@ fn verify(context: &mut Context, asked: &Verify) -> Result<Exit, Error> {
             queue: Queue::All,
             by: &context.by,
         };
+        // What a cut left of it would be in the way.
+        discard(&mut context.machine, &scratch).map_err(cannot)?;
         let opened = restore::open(&mut context.machine, &settings, &ask, &scratch);
         discard(&mut context.machine, &scratch).map_err(cannot)?;
         report.contents = Some(opened.is_ok());
@@ -215,11 +217,11 @@ fn verify(context: &mut Context, asked: &Verify) -> Result<Exit, Error> {
     Ok(exit)
 }
 
-/// Beside the archive, where there is as much room as it took; a name of our own.
+/// Beside the archive, where there is as much room as it took. The lock keeps another of us out of it.
 fn scratch(settings: &Settings, archive: &Path) -> PathBuf {
     let beside = archive.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let dir = if archive.starts_with(&settings.backup_dir) { settings.backup_dir.as_path() } else { beside };
-    dir.join(format!("{WORK}-{}", std::process::id()))
+    dir.join(format!("{WORK}-verify"))
 }
 
 fn prune(context: &mut Context, plan: bool) -> Result<Exit, Error> {
@@ -234,11 +236,11 @@ fn prune(context: &mut Context, plan: bool) -> Result<Exit, Error> {
     let backups: Vec<_> = found.into_iter().map(|f| f.backup).collect();
     let rule = Rule { keep_days: settings.backup_keep_days, keep_verified: settings.backup_keep_verified };
     let decisions = retention::plan(&backups, rule, now);
-    let going: Vec<&Decision> = decisions.iter().filter(|d| !d.keep).collect();
+    let going = retention::drops(&backups, &decisions);
     if !plan {
         create::tidy(&mut context.machine, &settings).map_err(cannot)?;
         for gone in &going {
-            create::remove(&mut context.machine, &settings, &gone.name).map_err(cannot)?;
+            create::remove(&mut context.machine, &settings, gone).map_err(cannot)?;
         }
     }
     if context.json {
@@ -249,7 +251,7 @@ fn prune(context: &mut Context, plan: bool) -> Result<Exit, Error> {
         return Ok(Exit::OK);
     }
     let word = if plan { "would go" } else { "is gone" };
-    going.iter().for_each(|d| print(&format!("{} {word}", d.name)));
+    going.iter().for_each(|name| print(&format!("{name} {word}")));
     print(&format!("{} of {} backups are kept", decisions.len() - going.len(), decisions.len()));
     if !now.trusted {
         complain("nothing goes while the clock was not set by something that knows the time");

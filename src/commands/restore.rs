@@ -4,7 +4,7 @@ use age::Identity;
 use serde::Serialize;
 
 use super::backup::{identities, own};
-use super::work::Work;
+use super::work::{Work, alone};
 use super::{Context, complain, print, print_json};
 use crate::archive::Refusal;
 use crate::backup::restore::{self, Ask, Queue, Restored};
@@ -65,7 +65,9 @@ fn refused(ask: &Ask<'_>, refusal: &Refusal) -> Error {
 
 fn planned(context: &mut Context, ask: &Ask<'_>) -> Result<Exit, Error> {
     let settings = context.settings.clone();
-    let scratch = settings.data_dir.join(STAGE).join(format!("plan-{}", std::process::id()));
+    let _locks = alone(context)?;
+    let scratch = settings.data_dir.join(STAGE).join("plan");
+    discard(&mut context.machine, &scratch).map_err(|e| Error::io(ErrorKind::Write, "cannot tidy up", &scratch, &e))?;
     let opened = restore::open(&mut context.machine, &settings, ask, &scratch);
     let tidied = discard(&mut context.machine, &scratch);
     let out = opened.map_err(|r| refused(ask, &r))?;
